@@ -1,0 +1,2 @@
+/** RoRA: low-rank adapters with a rank-stable factor, and the structured pruning that goes with them. */
+export * from "./adapter.ts";
