@@ -1,0 +1,411 @@
+// C = alpha op(A) op(B) + beta C, single precision, row-major, any leading
+// dimension: the scheme of K. Goto and R. van de Geijn, "Anatomy of
+// High-Performance Matrix Multiplication", ACM TOMS 34(3), 2008.
+//
+// op(B) is cut into blocks KC x NC and op(A) into blocks MC x KC. Each block is
+// packed into strips (of NR columns, MR rows) that the micro-kernel reads in
+// order, whatever the layout of the operand was; so transposition costs nothing
+// but another way of packing. The micro-kernel keeps an MR x NR tile of C in
+// registers. Strips at the edge are padded with zeros and their tile goes
+// through a buffer, so that nothing outside C is written.
+import { madd } from "./simd";
+
+const MR: i32 = 6; // rows of the register tile
+const NR: i32 = 8; // columns of the register tile: two vectors
+const KC: i32 = 256; // depth of a packed block: a strip of B fits the L1 cache
+const MC: i32 = 120; // rows of a packed block of A (multiple of MR): fits L2
+const NC: i32 = 1024; // columns of a packed block of B (multiple of NR)
+
+const TILE_BYTES: usize = <usize> (MR * NR * 4);
+const A_BYTES: usize = <usize> (MC * KC * 4);
+
+/** Bytes of scratch that `gemm` and `gemmBatch` need, whatever the sizes. */
+export function gemmScratchBytes(): i32 {
+  return <i32> (TILE_BYTES + A_BYTES) + KC * NC * 4 + 64;
+}
+
+/** Rows i0.. and columns p0.. of op(A) as strips of MR rows: [strip][p][MR]. */
+function packA(
+  transposed: bool,
+  a: usize,
+  lda: i32,
+  rows: i32,
+  depth: i32,
+  to: usize,
+): void {
+  for (let i = 0; i < rows; i += MR) {
+    const count = min(MR, rows - i);
+    if (!transposed) {
+      if (count < MR) memory.fill(to, 0, <usize> (MR * depth * 4));
+      const stride = <usize> lda * 4;
+      const from = a + <usize> i * stride;
+      if (count == MR) {
+        let r0 = from;
+        let r1 = r0 + stride;
+        let r2 = r1 + stride;
+        let r3 = r2 + stride;
+        let r4 = r3 + stride;
+        let r5 = r4 + stride;
+        let out = to;
+        for (let p = 0; p < depth; p++) {
+          store<f32>(out, load<f32>(r0));
+          store<f32>(out, load<f32>(r1), 4);
+          store<f32>(out, load<f32>(r2), 8);
+          store<f32>(out, load<f32>(r3), 12);
+          store<f32>(out, load<f32>(r4), 16);
+          store<f32>(out, load<f32>(r5), 20);
+          r0 += 4;
+          r1 += 4;
+          r2 += 4;
+          r3 += 4;
+          r4 += 4;
+          r5 += 4;
+          out += MR * 4;
+        }
+      } else {
+        for (let r = 0; r < count; r++) {
+          let row = from + <usize> r * stride;
+          let out = to + <usize> (r * 4);
+          for (let p = 0; p < depth; p++) {
+            store<f32>(out, load<f32>(row));
+            row += 4;
+            out += MR * 4;
+          }
+        }
+      }
+    } else {
+      const stride = <usize> lda * 4;
+      let row = a + <usize> (i * 4);
+      let out = to;
+      if (count == MR) {
+        for (let p = 0; p < depth; p++) {
+          v128.store(out, v128.load(row));
+          store<u64>(out, load<u64>(row, 16), 16);
+          row += stride;
+          out += MR * 4;
+        }
+      } else {
+        for (let p = 0; p < depth; p++) {
+          for (let r = 0; r < MR; r++) {
+            const value: f32 = r < count ? load<f32>(row + (r << 2)) : 0;
+            store<f32>(out + (r << 2), value);
+          }
+          row += stride;
+          out += MR * 4;
+        }
+      }
+    }
+    to += <usize> (MR * depth * 4);
+  }
+}
+
+/** A block of op(B) as strips of NR columns: [strip][p][NR]. */
+function packB(
+  transposed: bool,
+  b: usize,
+  ldb: i32,
+  depth: i32,
+  columns: i32,
+  to: usize,
+): void {
+  const stride = <usize> ldb * 4;
+  for (let j = 0; j < columns; j += NR) {
+    const count = min(NR, columns - j);
+    if (!transposed) {
+      let row = b + <usize> (j * 4);
+      let out = to;
+      if (count == NR) {
+        for (let p = 0; p < depth; p++) {
+          v128.store(out, v128.load(row));
+          v128.store(out, v128.load(row, 16), 16);
+          row += stride;
+          out += NR * 4;
+        }
+      } else {
+        for (let p = 0; p < depth; p++) {
+          for (let c = 0; c < NR; c++) {
+            const value: f32 = c < count ? load<f32>(row + (c << 2)) : 0;
+            store<f32>(out + (c << 2), value);
+          }
+          row += stride;
+          out += NR * 4;
+        }
+      }
+    } else {
+      if (count < NR) memory.fill(to, 0, <usize> (NR * depth * 4));
+      let c = 0;
+      for (; c + 4 <= count; c += 4) {
+        // Four rows of B at a time, transposed in registers.
+        let r0 = b + <usize> (j + c) * stride;
+        let r1 = r0 + stride;
+        let r2 = r1 + stride;
+        let r3 = r2 + stride;
+        let out = to + <usize> (c * 4);
+        let p = 0;
+        for (; p + 4 <= depth; p += 4) {
+          const x0 = v128.load(r0);
+          const x1 = v128.load(r1);
+          const x2 = v128.load(r2);
+          const x3 = v128.load(r3);
+          const lo01 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5);
+          const hi01 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
+          const lo23 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5);
+          const hi23 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
+          v128.store(out, v128.shuffle<f64>(lo01, lo23, 0, 2));
+          v128.store(out, v128.shuffle<f64>(lo01, lo23, 1, 3), 32);
+          v128.store(out, v128.shuffle<f64>(hi01, hi23, 0, 2), 64);
+          v128.store(out, v128.shuffle<f64>(hi01, hi23, 1, 3), 96);
+          r0 += 16;
+          r1 += 16;
+          r2 += 16;
+          r3 += 16;
+          out += 128;
+        }
+        for (; p < depth; p++) {
+          store<f32>(out, load<f32>(r0));
+          store<f32>(out, load<f32>(r1), 4);
+          store<f32>(out, load<f32>(r2), 8);
+          store<f32>(out, load<f32>(r3), 12);
+          r0 += 4;
+          r1 += 4;
+          r2 += 4;
+          r3 += 4;
+          out += 32;
+        }
+      }
+      for (; c < count; c++) {
+        let row = b + <usize> (j + c) * stride;
+        let out = to + <usize> (c * 4);
+        for (let p = 0; p < depth; p++) {
+          store<f32>(out, load<f32>(row));
+          row += 4;
+          out += NR * 4;
+        }
+      }
+    }
+    to += <usize> (NR * depth * 4);
+  }
+}
+
+/** One row of the tile: C[0..8) = beta C + alpha (x, y). */
+// @ts-ignore: decorator
+@inline
+function storeRow(c: usize, x: v128, y: v128, alpha: v128, beta: f32): void {
+  let lo = f32x4.mul(x, alpha);
+  let hi = f32x4.mul(y, alpha);
+  if (beta != 0) { // with beta 0, C is not read: it may hold anything
+    const scale = f32x4.splat(beta);
+    lo = f32x4.add(lo, f32x4.mul(v128.load(c), scale));
+    hi = f32x4.add(hi, f32x4.mul(v128.load(c, 16), scale));
+  }
+  v128.store(c, lo);
+  v128.store(c, hi, 16);
+}
+
+/** C[MR, NR] = beta C + alpha A B for one strip of A and one of B. */
+function microKernel(
+  depth: i32,
+  a: usize,
+  b: usize,
+  c: usize,
+  ldc: i32,
+  alpha: f32,
+  beta: f32,
+): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0);
+  let c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0);
+  let c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  let c40 = f32x4.splat(0), c41 = f32x4.splat(0);
+  let c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+  for (let p = 0; p < depth; p++) {
+    const b0 = v128.load(b);
+    const b1 = v128.load(b, 16);
+    let x = v128.load32_splat(a);
+    c00 = madd(x, b0, c00);
+    c01 = madd(x, b1, c01);
+    x = v128.load32_splat(a, 4);
+    c10 = madd(x, b0, c10);
+    c11 = madd(x, b1, c11);
+    x = v128.load32_splat(a, 8);
+    c20 = madd(x, b0, c20);
+    c21 = madd(x, b1, c21);
+    x = v128.load32_splat(a, 12);
+    c30 = madd(x, b0, c30);
+    c31 = madd(x, b1, c31);
+    x = v128.load32_splat(a, 16);
+    c40 = madd(x, b0, c40);
+    c41 = madd(x, b1, c41);
+    x = v128.load32_splat(a, 20);
+    c50 = madd(x, b0, c50);
+    c51 = madd(x, b1, c51);
+    a += MR * 4;
+    b += NR * 4;
+  }
+  const scale = f32x4.splat(alpha);
+  const stride = <usize> ldc * 4;
+  storeRow(c, c00, c01, scale, beta);
+  storeRow(c + stride, c10, c11, scale, beta);
+  storeRow(c + 2 * stride, c20, c21, scale, beta);
+  storeRow(c + 3 * stride, c30, c31, scale, beta);
+  storeRow(c + 4 * stride, c40, c41, scale, beta);
+  storeRow(c + 5 * stride, c50, c51, scale, beta);
+}
+
+/** An edge tile: computed whole into `tile`, of which rows x columns go to C. */
+function edgeTile(
+  depth: i32,
+  a: usize,
+  b: usize,
+  tile: usize,
+  rows: i32,
+  columns: i32,
+  c: usize,
+  ldc: i32,
+  alpha: f32,
+  beta: f32,
+): void {
+  microKernel(depth, a, b, tile, NR, alpha, 0);
+  for (let i = 0; i < rows; i++) {
+    const from = tile + <usize> (i * NR * 4);
+    const to = c + <usize> i * <usize> ldc * 4;
+    for (let j = 0; j < columns; j++) {
+      let value = load<f32>(from + (j << 2));
+      if (beta != 0) value += beta * load<f32>(to + (j << 2));
+      store<f32>(to + (j << 2), value);
+    }
+  }
+}
+
+/** C = beta C. */
+function scaleC(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
+  if (beta == 1) return;
+  for (let i = 0; i < m; i++) {
+    const row = c + <usize> i * <usize> ldc * 4;
+    if (beta == 0) memory.fill(row, 0, <usize> n * 4);
+    else {
+      for (let j = 0; j < n; j++) {
+        const at = row + (<usize> j << 2);
+        store<f32>(at, beta * load<f32>(at));
+      }
+    }
+  }
+}
+
+/**
+ * C[m, n] = alpha op(A)[m, k] op(B)[k, n] + beta C, row-major.
+ *
+ * op(A) is A [m, lda] or, if transposeA, the transpose of A [k, lda]; the same
+ * for B ([k, ldb] or [n, ldb]). Leading dimensions count elements. `scratch`
+ * points to `gemmScratchBytes()` bytes. C may not overlap A or B.
+ */
+export function gemm(
+  transposeA: bool,
+  transposeB: bool,
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  lda: i32,
+  b: usize,
+  ldb: i32,
+  beta: f32,
+  c: usize,
+  ldc: i32,
+  scratch: usize,
+): void {
+  if (m <= 0 || n <= 0) return;
+  if (k <= 0 || alpha == 0) {
+    scaleC(m, n, beta, c, ldc);
+    return;
+  }
+  const tile = (scratch + 63) & ~(<usize> 63);
+  const packedA = tile + TILE_BYTES;
+  const packedB = packedA + A_BYTES;
+  for (let p = 0; p < k; p += KC) {
+    const depth = min(KC, k - p);
+    const blockBeta: f32 = p == 0 ? beta : 1;
+    for (let j = 0; j < n; j += NC) {
+      const columns = min(NC, n - j);
+      const fromB = transposeB
+        ? b + (<usize> j * <usize> ldb + <usize> p) * 4
+        : b + (<usize> p * <usize> ldb + <usize> j) * 4;
+      packB(transposeB, fromB, ldb, depth, columns, packedB);
+      for (let i = 0; i < m; i += MC) {
+        const rows = min(MC, m - i);
+        const fromA = transposeA
+          ? a + (<usize> p * <usize> lda + <usize> i) * 4
+          : a + (<usize> i * <usize> lda + <usize> p) * 4;
+        packA(transposeA, fromA, lda, rows, depth, packedA);
+        for (let jr = 0; jr < columns; jr += NR) {
+          const stripB = packedB + <usize> (jr * depth * 4);
+          const tileColumns = min(NR, columns - jr);
+          for (let ir = 0; ir < rows; ir += MR) {
+            const stripA = packedA + <usize> (ir * depth * 4);
+            const tileRows = min(MR, rows - ir);
+            const to = c +
+              (<usize> (i + ir) * <usize> ldc + <usize> (j + jr)) * 4;
+            if (tileRows == MR && tileColumns == NR) {
+              microKernel(depth, stripA, stripB, to, ldc, alpha, blockBeta);
+            } else {
+              edgeTile(
+                depth,
+                stripA,
+                stripB,
+                tile,
+                tileRows,
+                tileColumns,
+                to,
+                ldc,
+                alpha,
+                blockBeta,
+              );
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/** `gemm` over `batch` triples; strides count elements, 0 shares an operand. */
+export function gemmBatch(
+  transposeA: bool,
+  transposeB: bool,
+  m: i32,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  a: usize,
+  lda: i32,
+  strideA: i32,
+  b: usize,
+  ldb: i32,
+  strideB: i32,
+  beta: f32,
+  c: usize,
+  ldc: i32,
+  strideC: i32,
+  batch: i32,
+  scratch: usize,
+): void {
+  for (let i = 0; i < batch; i++) {
+    gemm(
+      transposeA,
+      transposeB,
+      m,
+      n,
+      k,
+      alpha,
+      a + <usize> i * <usize> strideA * 4,
+      lda,
+      b + <usize> i * <usize> strideB * 4,
+      ldb,
+      beta,
+      c + <usize> i * <usize> strideC * 4,
+      ldc,
+      scratch,
+    );
+  }
+}
