@@ -476,24 +476,29 @@ export function createAdapters(
   });
   const modules: Record<string, LowRank> = {};
   const leaves: Record<string, Tensor> = {};
-  for (const { name, weight, rank, alpha } of shapes) {
-    tf.tidy(() => {
-      const { loraA, loraB, magnitude } = values(name, weight, rank);
-      const adapter: LowRank = {
-        loraA: tf.variable(loraA),
-        loraB: tf.variable(loraB),
-        magnitude: magnitude === null ? null : tf.variable(magnitude),
-        rank,
-        alpha,
-        scale: SCALES[config.scaling](alpha, rank),
-      };
-      modules[name] = adapter;
-      leaves[`${name}.lora_A.weight`] = adapter.loraA;
-      leaves[`${name}.lora_B.weight`] = adapter.loraB;
-      if (adapter.magnitude !== null) {
-        leaves[`${name}.lora_magnitude_vector`] = adapter.magnitude;
-      }
-    });
+  try {
+    for (const { name, weight, rank, alpha } of shapes) {
+      tf.tidy(() => {
+        const { loraA, loraB, magnitude } = values(name, weight, rank);
+        const adapter: LowRank = {
+          loraA: tf.variable(loraA),
+          loraB: tf.variable(loraB),
+          magnitude: magnitude === null ? null : tf.variable(magnitude),
+          rank,
+          alpha,
+          scale: SCALES[config.scaling](alpha, rank),
+        };
+        modules[name] = adapter;
+        leaves[`${name}.lora_A.weight`] = adapter.loraA;
+        leaves[`${name}.lora_B.weight`] = adapter.loraB;
+        if (adapter.magnitude !== null) {
+          leaves[`${name}.lora_magnitude_vector`] = adapter.magnitude;
+        }
+      });
+    }
+  } catch (error) {
+    for (const leaf of Object.values(leaves)) leaf.dispose();
+    throw error;
   }
   return { config, modules, params: nest(leaves) };
 }
