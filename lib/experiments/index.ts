@@ -1,0 +1,33 @@
+/** The experiments by name; each module is loaded only when it is asked for. */
+import { existsSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
+import { type Experiment, projectRoot } from "../core/runs.ts";
+
+type Load = () => Promise<{ default: Experiment }>;
+
+/** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
+export const experiments: Record<string, Load> = {};
+
+/** Path of an experiment's module: lib/experiments/<name>.ts, or the given path of a module of the reader's own. */
+export function experimentFile(name: string): string {
+  return name.endsWith(".ts")
+    ? resolve(name)
+    : join(projectRoot(), "lib", "experiments", `${name}.ts`);
+}
+
+/** Loads an experiment by its registry name, or by the path of a module of the reader's own. */
+export async function loadExperiment(name: string): Promise<Experiment> {
+  if (Object.hasOwn(experiments, name)) {
+    return (await experiments[name]()).default;
+  }
+  const file = experimentFile(name);
+  if (!name.endsWith(".ts") || !existsSync(file)) {
+    throw new RangeError(
+      `Cannot find paper "${name}": known papers are ${
+        Object.keys(experiments).join(", ")
+      }`,
+    );
+  }
+  return (await import(pathToFileURL(file).href)).default;
+}
