@@ -9,6 +9,8 @@
  * a head in `attention` and `rope`), N rows, V vocabulary, C channels, K output channels.
  */
 import { type Scalar, type Tensor, tf } from "./tensor.ts";
+import { kernels } from "./kernels/bindings.ts";
+import * as fused from "./fused.ts";
 import * as reference from "./reference.ts";
 
 export interface MatmulOptions {
@@ -93,6 +95,20 @@ export interface Conv2dOptions {
   pad?: "same" | "valid" | number;
 }
 
+/** The operations of reference.ts, each inside a `tf.tidy`. */
+const composed = Object.fromEntries(
+  Object.entries(reference).map(([name, f]) => [
+    name,
+    (...args: unknown[]) =>
+      tf.tidy(() => (f as (...args: unknown[]) => tf.TensorContainer)(...args)),
+  ]),
+) as unknown as typeof reference;
+
+/** Our kernels where they run, else the compositions. */
+function implementation(): typeof fused {
+  return kernels() === null ? composed : fused;
+}
+
 const show = (x: Tensor) => `[${x.shape.join(", ")}]`;
 
 function checkFloat(what: string, x: Tensor): void {
@@ -120,7 +136,7 @@ export function matmul(
       } by ${show(b)}${transposeB ? " transposed" : ""}`,
     );
   }
-  return reference.matmul(a, b, options);
+  return implementation().matmul(a, b, options);
 }
 
 export function linear(
@@ -161,7 +177,7 @@ export function linear(
 }
 
 function product(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
-  return reference.linear(x, weight, bias);
+  return implementation().linear(x, weight, bias);
 }
 
 function checkLast(what: string, x: Tensor, weight: Tensor): void {
@@ -181,7 +197,7 @@ export function rmsNorm(
   { eps = 1e-5 }: NormOptions = {},
 ): Tensor {
   checkLast("rmsNorm", x, weight);
-  return reference.rmsNorm(x, weight, eps);
+  return implementation().rmsNorm(x, weight, eps);
 }
 
 export function layerNorm(
@@ -192,7 +208,7 @@ export function layerNorm(
 ): Tensor {
   checkLast("layerNorm", x, gamma);
   checkLast("layerNorm", x, beta);
-  return reference.layerNorm(x, gamma, beta, eps);
+  return implementation().layerNorm(x, gamma, beta, eps);
 }
 
 export function gelu(
@@ -200,7 +216,7 @@ export function gelu(
   { approximate = "none" }: GeluOptions = {},
 ): Tensor {
   checkFloat("gelu", x);
-  return reference.gelu(x, approximate);
+  return implementation().gelu(x, approximate);
 }
 
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
@@ -212,7 +228,7 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
       }, up ${show(up)}`,
     );
   }
-  return reference.swiglu(gate, up);
+  return implementation().swiglu(gate, up);
 }
 
 /** theta^(-2 i / D) for i < D / 2. */
@@ -233,7 +249,7 @@ export function rope(
       `Cannot rotate as x must be [B, T, H, D] with D even: ${show(x)}`,
     );
   }
-  return reference.rope(
+  return implementation().rope(
     x,
     frequencies ?? ropeFrequencies(x.shape[3]!, theta),
     offset,
@@ -264,7 +280,7 @@ export function attention(
       `Cannot attend causally as there must be no fewer keys than queries: ${S} keys, ${T} queries`,
     );
   }
-  return reference.attention(q, k, v, { causal, mask, scale });
+  return implementation().attention(q, k, v, { causal, mask, scale });
 }
 
 export function crossEntropy(
@@ -292,7 +308,10 @@ export function crossEntropy(
         `logits ${show(logits)}, labels ${labels.dtype} ${show(labels)}`,
     );
   }
-  return reference.crossEntropy(logits, labels, { reduction, ignoreIndex });
+  return implementation().crossEntropy(logits, labels, {
+    reduction,
+    ignoreIndex,
+  });
 }
 
 export function klDivergence(
@@ -308,7 +327,7 @@ export function klDivergence(
       }, target ${show(target)}`,
     );
   }
-  return reference.klDivergence(logits, target, temperature) as Scalar;
+  return implementation().klDivergence(logits, target, temperature) as Scalar;
 }
 
 export function embedding(ids: Tensor, table: Tensor): Tensor {
@@ -319,7 +338,7 @@ export function embedding(ids: Tensor, table: Tensor): Tensor {
         `ids ${ids.dtype} ${show(ids)}, table ${show(table)}`,
     );
   }
-  return reference.embedding(ids, table);
+  return implementation().embedding(ids, table);
 }
 
 export function fakeQuant(
@@ -332,12 +351,22 @@ export function fakeQuant(
       `Cannot quantize as qmin must be below qmax: qmin ${qmin}, qmax ${qmax}`,
     );
   }
-  const asTensor = (value: number | Tensor) =>
-    typeof value === "number" ? tf.scalar(value) : value;
-  return reference.fakeQuant(x, asTensor(scale), asTensor(zeroPoint), {
-    qmin,
-    qmax,
-  });
+  const made: Tensor[] = [];
+  const asTensor = (value: number | Tensor) => {
+    if (typeof value !== "number") return value;
+    const constant = tf.scalar(value);
+    made.push(constant);
+    return constant;
+  };
+  const range = { qmin, qmax };
+  const y = implementation().fakeQuant(
+    x,
+    asTensor(scale),
+    asTensor(zeroPoint),
+    range,
+  );
+  for (const constant of made) constant.dispose();
+  return y;
 }
 
 export function conv2d(
@@ -352,5 +381,5 @@ export function conv2d(
         `x ${show(x)}, filter ${show(filter)}`,
     );
   }
-  return reference.conv2d(x, filter, { strides, pad });
+  return implementation().conv2d(x, filter, { strides, pad });
 }

@@ -19,9 +19,10 @@ import process from "node:process";
 import type { DataId, DataType, Tensor, TensorInfo } from "../tensor.ts";
 import type { Blas } from "./blas.ts";
 import { RELAXED, SIMD128 } from "./generated.ts";
+import type { NnKernels } from "./signatures.ts";
 
 /** The functions that the AssemblyScript module exports; pointers are byte offsets. */
-export interface Kernels {
+export interface Kernels extends NnKernels {
   gemmScratchBytes(): number;
   gemm(
     transposeA: number,
