@@ -210,6 +210,21 @@ function axis(options: AxisOptions, values: number[]): Trace {
   };
 }
 
+/** Rows of a horizontal legend, as plotly fills them: entry after entry. */
+function legendRows(legend: string[], room: number): number {
+  let rows = 1;
+  let x = 0;
+  for (const text of legend) {
+    const entry = 45 + textEms(text) * FONT_SIZE;
+    if (x > 0 && x + entry > room) {
+      rows++;
+      x = 0;
+    }
+    x += entry;
+  }
+  return rows;
+}
+
 /** Layout with title and legend above the plot, and room for both. */
 function layout(
   { title, width = WIDTH, height = HEIGHT }: FigureOptions,
@@ -221,13 +236,8 @@ function layout(
   const titleLines = title === ""
     ? []
     : wrapText(title, width - 32, TITLE_SIZE);
-  // Plotly lays a horizontal legend out in columns as wide as its longest entry.
-  const entry = 52 + Math.max(0, ...legend.map((t) => textEms(t) * FONT_SIZE));
-  const perLine = Math.max(1, Math.floor(room / entry));
-  const legendLines = legend.length > 1
-    ? Math.ceil(legend.length / perLine)
-    : 0;
-  const top = 18 + titleLines.length * TITLE_SIZE * 1.3 + legendLines * 24;
+  const legendLines = legend.length > 1 ? legendRows(legend, room) : 0;
+  const top = 18 + titleLines.length * TITLE_SIZE * 1.3 + legendLines * 29;
   return {
     width,
     height,
@@ -239,7 +249,8 @@ function layout(
       y: 1,
       yref: "container",
       yanchor: "top",
-      pad: { l: 16, t: 14 },
+      // Plotly sets a single line below this place, but the first of several on it.
+      pad: { l: 16, t: titleLines.length > 1 ? 14 + 0.75 * TITLE_SIZE : 14 },
       font: { size: TITLE_SIZE, color: TEXT },
     },
     font: { family: FONT_FAMILY, size: FONT_SIZE, color: TEXT },
@@ -305,6 +316,24 @@ function translucent(color: string, alpha: number): string {
   return `rgba(${r}, ${g}, ${b}, ${alpha})`;
 }
 
+/**
+ * Shifts the points of a series sideways by a hundredth of the axis per series, so that error bars at
+ * the same x stand side by side. What hovers over a point still tells its own x.
+ */
+function dodge(
+  xs: (number | null)[],
+  place: number,
+  all: number[],
+  log: boolean,
+): (number | null)[] {
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  if (log) {
+    const factor = (high / low) ** (0.01 * place);
+    return xs.map((x) => x === null ? null : x * factor);
+  }
+  return xs.map((x) => x === null ? null : x + (high - low) * 0.01 * place);
+}
+
 export interface LineOptions extends SeriesOptions {
   /** How intervals are drawn: bars at the points (default) or a band along the line. */
   spread?: "bars" | "band";
@@ -322,7 +351,14 @@ export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
   requireColumns(rows, options.id, [x, y]);
   const data: Trace[] = [];
   const names: string[] = [];
-  for (const { name, index, rows: group } of bySeries(rows, series, order)) {
+  const xValues = rows.map((row) => numberOf(row[x])).filter((v) => v !== null);
+  const yValues = rows.map((row) => numberOf(row[y])).filter((v) => v !== null);
+  const log = options.xAxis?.scale === "log";
+  const groups = bySeries(rows, series, order);
+  const dodged = spread === "bars" &&
+    groups.filter((group) => errorBars(group.rows, y, "") !== undefined)
+        .length > 1;
+  for (const [i, { name, index, rows: group }] of groups.entries()) {
     const color = PALETTE[index % PALETTE.length];
     for (const kind of ["measured", "paper"] as const) {
       const points = group.filter((row) =>
@@ -359,8 +395,11 @@ export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
         mode: kind === "paper" ? "markers" : "lines+markers",
         name: plain(label),
         legendgroup: label,
-        x: xs,
+        x: dodged ? dodge(xs, i - (groups.length - 1) / 2, xValues, log) : xs,
         y: ys,
+        ...(dodged
+          ? { text: xs.map(String), hovertemplate: "%{text}, %{y:.4~g}" }
+          : {}),
         marker: marker(index, kind),
         ...(kind === "paper"
           ? {}
@@ -369,8 +408,6 @@ export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
       });
     }
   }
-  const xValues = rows.map((row) => numberOf(row[x])).filter((v) => v !== null);
-  const yValues = rows.map((row) => numberOf(row[y])).filter((v) => v !== null);
   return spec(
     options,
     data,
@@ -488,6 +525,7 @@ export function barFigure(rows: Row[], options: SeriesOptions): FigureSpec {
     data.push({
       type: "bar",
       name: plain(name),
+      legendgroup: name,
       x: group.map((row) => plain(String(row[x] ?? "–"))),
       y: group.map((row) => numberOf(row[y])),
       marker: { color },
@@ -546,7 +584,7 @@ export function heatmapFigure(
   const figureLayout = layout(
     options,
     category({ title: x, ...options.xAxis }),
-    category({ title: y, ...options.yAxis }),
+    { ...category({ title: y, ...options.yAxis }), autorange: "reversed" },
     [],
   );
   return spec(options, [{
@@ -571,7 +609,8 @@ export function heatmapFigure(
     colorbar: {
       title: {
         text: axisTitle({ title: value, ...options.valueAxis }),
-        side: "right",
+        side: "top",
+        font: { size: FONT_SIZE },
       },
       outlinewidth: 0,
       thickness: 14,
@@ -605,6 +644,7 @@ export function paperFigure(rows: Row[], options: PaperOptions): FigureSpec {
       type: "scatter",
       mode: "markers",
       name: "paper",
+      legendgroup: "paper",
       x: rows.map((row) => numberOf(row[paper])),
       y: names,
       marker: {
@@ -618,6 +658,7 @@ export function paperFigure(rows: Row[], options: PaperOptions): FigureSpec {
       type: "scatter",
       mode: "markers",
       name: "measured here",
+      legendgroup: "measured here",
       x: rows.map((row) => numberOf(row[measured])),
       y: names,
       marker: { symbol: "circle", color: blue, size: 11 },

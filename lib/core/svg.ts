@@ -14,7 +14,7 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import type { FigureSpec } from "./runs.ts";
 
-/** Fonts of equal widths on the three systems; the table below fits them all. */
+/** Fonts of equal widths on the three systems. */
 export const FONT_FAMILY = "Arial, Helvetica, Liberation Sans, sans-serif";
 
 /**
@@ -31,11 +31,17 @@ const ADVANCES = [
   ...[278, 556, 500, 722, 500, 500, 500, 334, 260, 334, 584],
 ];
 
+/**
+ * Where none of those fonts is installed, the browser takes a wider one: DejaVu Sans and Verdana need
+ * up to 18 % more. Boxes are computed for those, so that no text is cut.
+ */
+const WIDEST = 1.18;
+
 /** Height above and below the base line, in font sizes (Arial). */
 const ASCENT = 0.905;
 const DESCENT = 0.212;
 
-/** Width of a line of text in font sizes. */
+/** Room for a line of text in font sizes. */
 export function textEms(text: string): number {
   let thousandths = 0;
   for (const character of text) {
@@ -44,7 +50,7 @@ export function textEms(text: string): number {
     // Beyond ASCII: 600 suits Latin, Greek and symbols, ideographs are square.
     thousandths += advance ?? (code > 0x2e80 ? 1000 : 600);
   }
-  return thousandths / 1000;
+  return WIDEST * thousandths / 1000;
 }
 
 /** A box in the user units of the SVG. */
