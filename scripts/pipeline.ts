@@ -2,7 +2,7 @@
  * What `reproduce` does: data packages, runs in the pool, result sets, claims and verdicts,
  * notebooks, site. `scripts/reproduce.ts` and `scripts/run.ts` are its two doors.
  */
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join, relative, resolve } from "node:path";
 import process from "node:process";
@@ -18,6 +18,8 @@ import {
 } from "../lib/core/claims.ts";
 import { codeInfo, gitState } from "../lib/core/provenance.ts";
 import {
+  cacheFolder,
+  contentHash,
   type Experiment,
   loadSummary,
   type Measurement,
@@ -296,7 +298,10 @@ function publishSet(
       return (outcome as { record: RunRecord }).record;
     })
   );
-  const set = summarise(experiment, profile, plan.config, plan.arms, records, {
+  const set = summarise(experiment, plan.arms, records, {
+    profile,
+    config: plan.config,
+    git: gitState(),
     command,
     overrides,
   });
@@ -357,7 +362,7 @@ async function callStep(
 }
 
 /** Where and when a set was made: "2026-11-23, Intel Xeon, 2 cores, commit 1a2b3c4". */
-function origin(set: ResultSet): string {
+export function origin(set: ResultSet): string {
   const { startedAt, machine, commit, dirty } = set.provenance;
   const state = dirty === true ? " with uncommitted changes" : "";
   return `${
@@ -413,10 +418,17 @@ export function verdictText(
   ].join("\n");
 }
 
+/** Claims of a registered paper; those of a module of the reader's own lie beside it as <module>.claims.json. */
+function claimsOf(experiment: Experiment, source: string): ClaimsFile | null {
+  return source.endsWith(".ts")
+    ? loadClaims(experiment.name, resolve(source.replace(/ts$/, "claims.json")))
+    : loadClaims(experiment.name);
+}
+
 /** Judges a paper's claims on its recorded full run and prints the table. */
 function printVerdicts(paper: Paper, set: ResultSet): void {
   const { experiment, source } = paper;
-  const claims = loadClaims(experiment.name);
+  const claims = claimsOf(experiment, source);
   if (claims === null) {
     console.log(`${experiment.name}: no claims file, so no verdicts`);
     return;
@@ -453,6 +465,54 @@ async function listPapers(): Promise<void> {
     }),
   );
   console.log(textTable([["paper", "title"], ...rows]));
+}
+
+/**
+ * Executes a paper's notebook, unless it, the library and the results that it reads are the same as
+ * last time. The copy with outputs goes to .cache/notebooks; the full profile updates notebooks/.
+ */
+async function executeNotebook(paper: Paper, options: Options): Promise<void> {
+  const root = projectRoot();
+  const { name } = paper.experiment;
+  const path = join(root, "notebooks", `${name}.ipynb`);
+  if (!existsSync(path)) return;
+  const { explainFailure, readNotebook, runNotebook, serialise } = await import(
+    "./notebook.ts"
+  );
+  const { profile } = options;
+  const stamp = contentHash([
+    profile,
+    readNotebook(path).cells.map((cell) => cell.source),
+    codeInfo(join(root, "lib", "mod.ts")).hash,
+    codeInfo(experimentFile(paper.source)).hash,
+    ...[profile, "full" as const].map((p) =>
+      loadSummary(name, p)?.arms ?? null
+    ),
+  ]);
+  const copy = join(cacheFolder(), "notebooks", `${name}.ipynb`);
+  const stampFile = `${copy}.${profile}.stamp`;
+  const known = existsSync(stampFile) && existsSync(copy)
+    ? readFileSync(stampFile, "utf8")
+    : "";
+  if (known === stamp && !options.fresh) {
+    console.log(`${name}: notebook cached`);
+    return;
+  }
+  const run = await runNotebook(path, { profile, write: profile === "full" });
+  if (run.failure !== null) {
+    throw new Error(
+      `Cannot execute the notebook: ${
+        explainFailure(relative(root, path), run.failure)
+      }`,
+    );
+  }
+  writeAtomic(copy, serialise(run.notebook));
+  writeAtomic(stampFile, stamp);
+  console.log(
+    `${name}: notebook executed in ${duration(run.seconds)}: ${
+      relative(root, profile === "full" ? path : copy)
+    }`,
+  );
 }
 
 /** Runs `work` and reports its error as a line, so that the next paper goes on; true if it failed. */
@@ -570,17 +630,21 @@ export async function reproduceMain(
     else finished.push(paper);
   }
 
-  for (const paper of options.notebook ? finished : []) {
+  const changed = papers.some((paper) => paper.overrides.length > 0);
+  if (changed && (options.notebook || options.site)) {
+    console.log(
+      "Notebooks and site show the profiles as they are: left alone, as --set or --seeds is given",
+    );
+  }
+  for (const paper of options.notebook && !changed ? finished : []) {
     const { name } = paper.experiment;
-    const path = join(projectRoot(), "notebooks", `${name}.ipynb`);
-    if (!existsSync(path)) continue;
     const broken = await failed(
       `notebook ${name}`,
-      () => callStep("notebook.ts", "runNotebook", path),
+      () => executeNotebook(paper, options),
     );
     if (broken) failures++;
   }
-  if (options.site) {
+  if (options.site && !changed) {
     if (await failed("site", () => callStep("site.ts", "buildSite"))) {
       failures++;
     }

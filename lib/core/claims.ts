@@ -18,7 +18,7 @@
  * A claim that is only quoted, or out of scope, is never measured: not run, with its reason.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { type Measurement, projectRoot } from "./runs.ts";
 
 /**
@@ -221,10 +221,15 @@ export function claimsPath(paper: string): string {
 }
 
 /** The claims of a paper, or null if it has no claims file. */
-export function loadClaims(paper: string): ClaimsFile | null {
-  const path = claimsPath(paper);
+export function loadClaims(
+  paper: string,
+  path = claimsPath(paper),
+): ClaimsFile | null {
   if (!existsSync(path)) return null;
-  return parseClaims(readFileSync(path, "utf8"), `data/claims/${paper}.json`);
+  return parseClaims(
+    readFileSync(path, "utf8"),
+    relative(projectRoot(), path),
+  );
 }
 
 /** A number to three significant digits or better, without an exponent where it can be read. */

@@ -14,6 +14,7 @@ import {
   contentHash,
   type Environment,
   type Experiment,
+  type GitState,
   type Machine,
   projectRoot,
 } from "./runs.ts";
@@ -117,7 +118,7 @@ export function hashFiles(paths: string[]): string {
 }
 
 /** Commit of the project and whether files differ from it; "unknown" where git or the repository is absent. Results and notebooks, which programs write, do not count. */
-export function gitState(): { commit: string; dirty: boolean | null } {
+export function gitState(): GitState {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
       cwd: projectRoot(),

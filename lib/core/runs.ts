@@ -166,11 +166,16 @@ export interface Machine {
   os: string;
 }
 
-/** Where a result comes from. */
-export interface Provenance extends Environment {
+/** State of the project's files. */
+export interface GitState {
+  /** "unknown" without git. */
   commit: string;
   /** True if tracked or new files differed from the commit; null without git. */
   dirty: boolean | null;
+}
+
+/** Where a result comes from. */
+export interface Provenance extends Environment, GitState {
   machine: Machine;
   /** Content hashes of the data sets read, as the runs reported them. */
   data: Record<string, string>;
@@ -513,14 +518,22 @@ export function summariseArm(arm: Arm, records: RunRecord[]): ArmSummary {
   };
 }
 
-/** Provenance of several runs as one block: the first one's values, sums and extremes where that is what is meant. */
-function joinProvenance(records: RunRecord[], command: string): Provenance {
+/**
+ * Provenance of several runs as one block: sums and extremes where that is what is meant.
+ *
+ * `git` is the state at the time of the summary: a cached run may stem from an earlier commit, but
+ * its key proves that code and data are the same as now.
+ */
+function joinProvenance(
+  records: RunRecord[],
+  git: GitState,
+  command: string,
+): Provenance {
   const all = records.map((r) => r.provenance);
-  const dirty = all.map((p) => p.dirty);
   return {
     ...all[all.length - 1],
+    ...git,
     command,
-    dirty: dirty.includes(true) ? true : dirty.includes(null) ? null : false,
     data: Object.assign({}, ...all.map((p) => p.data)),
     startedAt: all.map((p) => p.startedAt).sort()[0],
     seconds: round7(all.reduce((sum, p) => sum + p.seconds, 0)),
@@ -533,7 +546,7 @@ function deviations(
   records: RunRecord[],
   common: Provenance,
 ): Partial<Provenance> {
-  const names = ["commit", "machine", "backend", "versions", "codeHash"];
+  const names = ["machine", "backend", "versions"];
   const differing = names.flatMap((name) => {
     const field = name as keyof Provenance;
     const other = records.map((r) => r.provenance[field])
@@ -543,17 +556,23 @@ function deviations(
   return Object.fromEntries(differing);
 }
 
+/** What `summarise` needs besides the runs. */
+export interface SummariseOptions {
+  profile: Profile;
+  config: object;
+  git: GitState;
+  command?: string;
+  overrides?: string[];
+}
+
 /** All arms of an experiment over their seeds, sealed. `records` holds the runs of each arm, in the order of its seeds. */
 export function summarise(
   experiment: Experiment,
-  profile: Profile,
-  config: object,
   arms: Arm[],
   records: RunRecord[][],
-  { command = "", overrides = [] }: { command?: string; overrides?: string[] } =
-    {},
+  { profile, config, git, command = "", overrides = [] }: SummariseOptions,
 ): ResultSet {
-  const provenance = joinProvenance(records.flat(), command);
+  const provenance = joinProvenance(records.flat(), git, command);
   const summaries = arms.map((arm, i) => {
     const summary = summariseArm(arm, records[i]);
     const differing = deviations(records[i], provenance);
