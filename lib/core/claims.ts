@@ -12,8 +12,8 @@
  *                and a match if the interval also contains the paper's value;
  *                interval contains the reference: differs (no effect detected);
  *                interval beyond it on the other side: differs (opposite effect)
- *   trend      values in order (over ranks, say) never move against the direction by more than the
- *              margin: trend holds, else differs
+ *   trend      values in order (over ranks, say); no later one lies against the direction from an
+ *              earlier one by more than the margin: trend holds, else differs
  *
  * A claim that is only quoted, or out of scope, is never measured: not run, with its reason.
  */
@@ -157,6 +157,7 @@ function ruleProblem(claim: Claim): string | null {
 
 /** What is wrong with a claim, or null. */
 function claimProblem(claim: Claim & Fields): string | null {
+  if (claim === null || typeof claim !== "object") return "it is no object";
   const texts = ["id", "statement", "where", "metric", "setup", "why"];
   for (const name of texts) {
     if (typeof claim[name] !== "string" || claim[name] === "") {
@@ -358,7 +359,7 @@ function judgeDirection(
   };
 }
 
-/** Rule `trend`: no step against the direction by more than the margin. */
+/** Rule `trend`: no value lies against the direction from any earlier one by more than the margin, so a slide in small steps counts as well. */
 function judgeTrend(claim: Claim, margin: number, m: Measurement): Verdict {
   const points = m.points ?? [];
   if (points.length < 2) {
@@ -367,30 +368,30 @@ function judgeTrend(claim: Claim, margin: number, m: Measurement): Verdict {
     );
   }
   const side = claim.direction === "non-decreasing" ? 1 : -1;
-  const steps = points.slice(1).map((p, i) => ({
-    from: points[i].x,
-    to: p.x,
-    against: -side * (p.value - points[i].value),
-  }));
-  const worst = steps.reduce((a, b) => b.against > a.against ? b : a);
+  const moves = points.flatMap((to, j) =>
+    points.slice(0, j).map((from) => ({
+      from,
+      to,
+      against: side * (from.value - to.value),
+    }))
+  );
+  const worst = moves.reduce((a, b) => b.against > a.against ? b : a);
   const shown = points
     .map((p) => `${formatNumber(p.x)}: ${formatNumber(p.value)}`).join(", ");
-  const where = `${formatNumber(worst.from)} to ${formatNumber(worst.to)}`;
+  const where = `from ${formatNumber(worst.from.x)} to ${
+    formatNumber(worst.to.x)
+  }`;
   const holds = worst.against <= margin;
-  const allowed = `${formatNumber(margin)} is allowed`;
+  const move = `${where} it moves by ${
+    formatNumber(worst.against)
+  } against the direction, ${formatNumber(margin)} ${
+    m.unit === "" ? "" : `${m.unit} `
+  }is allowed`;
   return {
     verdict: holds ? "trend holds" : "differs",
-    sentence: `${shown}: ${
-      holds
-        ? worst.against <= 0
-          ? `${claim.direction} throughout`
-          : `largest step against the direction ${
-            formatNumber(worst.against)
-          } (${where}), ${allowed}`
-        : `not ${claim.direction}, from ${where} it moves by ${
-          formatNumber(worst.against)
-        } against it, ${allowed}`
-    }`,
+    sentence: worst.against <= 0
+      ? `${claim.direction} throughout (${shown})`
+      : `${holds ? "" : "not "}${claim.direction} (${shown}): ${move}`,
   };
 }
 
