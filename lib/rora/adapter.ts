@@ -284,7 +284,17 @@ export function unmerge(
 
 /** Whether a module's name, or its end after a dot, matches a pattern (PEFT's rule for patterns). */
 function matchesPattern(name: string, pattern: string): boolean {
-  return new RegExp(`^(?:.*\\.)?(?:${pattern})$`).test(name);
+  let expression: RegExp;
+  try {
+    expression = new RegExp(`^(?:.*\\.)?(?:${pattern})$`);
+  } catch {
+    throw new SyntaxError(
+      `Cannot adapt ${name} as a pattern must be a regular expression: pattern ${
+        JSON.stringify(pattern)
+      }`,
+    );
+  }
+  return expression.test(name);
 }
 
 /** The value for a module: of the first pattern that matches, else the default. */
@@ -592,7 +602,7 @@ export function mergeAdapters<Tree extends ParamTree>(
   const norms: Record<string, Tensor> = {};
   for (const [name, adapter] of Object.entries(modules)) {
     const result = merge(weights[`${name}.weight`], adapter);
-    merged[`${name}.weight`] = tf.variable(result.weight, false);
+    merged[`${name}.weight`] = tf.variable(result.weight);
     result.weight.dispose();
     if (result.norms !== null) norms[name] = result.norms;
   }
@@ -612,7 +622,7 @@ export function unmergeAdapters<Tree extends ParamTree>(
       adapter,
       norms[name] ?? null,
     );
-    restored[`${name}.weight`] = tf.variable(weight, false);
+    restored[`${name}.weight`] = tf.variable(weight);
     weight.dispose();
   }
   return replaceLeaves(params, restored);
