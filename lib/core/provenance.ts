@@ -26,7 +26,7 @@ export function importsOf(source: string): string[] {
     .replace(/^\s*\/\/.*$/gm, "");
   const found: string[] = [];
   const clause =
-    /^\s*(?:import|export)\s+(?!type\s)(?:[\w*$\s{},]+?\s+from\s+)?["']([^"']+)["']/gm;
+    /(?:^|;)\s*(?:import|export)\s+(?!type\s)(?:[\w*$\s{},]+?\s+from\s+)?["']([^"']+)["']/gm;
   const call = /\bimport\(\s*["']([^"']+)["']\s*\)/g;
   const url = /\bnew URL\(\s*["'](\.[^"']+)["']\s*,\s*import\.meta\.url\s*\)/g;
   for (const pattern of [clause, call, url]) {
