@@ -741,7 +741,7 @@ export function deduplicate(
     );
   }
   const seen = new Set<string>();
-  const distinct: number[] = [];
+  const distinct: number[] = []; // positions
   documents.forEach(({ text }, i) => {
     const same = canonical(text);
     const hash = createHash("sha256").update(same).digest("base64");
@@ -756,25 +756,30 @@ export function deduplicate(
   const sizeOf = (i: number) => (sets.get(i) as Set<number>).size;
   const order = [...distinct].sort((a, b) => sizeOf(b) - sizeOf(a) || a - b);
   const kept = new Set<number>();
-  const keptWith = new Map<number, number[]>(); // shingle -> documents kept that have it
+  // Shingle -> documents kept that have it. Most have one: a number, as a million arrays are slow.
+  const keptWith = new Map<number, number | number[]>();
   for (const i of order) {
     const own = sets.get(i) as Set<number>;
     const shared = new Map<number, number>();
-    let near = false;
+    let most = 0;
+    const meet = (other: number) => {
+      const count = (shared.get(other) ?? 0) + 1;
+      shared.set(other, count);
+      most = Math.max(most, count);
+    };
     for (const shingle of own) {
-      for (const other of keptWith.get(shingle) ?? []) {
-        const count = (shared.get(other) ?? 0) + 1;
-        shared.set(other, count);
-        near ||= count >= threshold * own.size;
-      }
-      if (near) break;
+      const owners = keptWith.get(shingle);
+      if (typeof owners === "number") meet(owners);
+      else owners?.forEach(meet);
+      if (most >= threshold * own.size) break;
     }
-    if (near) continue;
+    if (most >= threshold * own.size) continue;
     kept.add(i);
     for (const shingle of own) {
-      const list = keptWith.get(shingle);
-      if (list === undefined) keptWith.set(shingle, [i]);
-      else list.push(i);
+      const owners = keptWith.get(shingle);
+      if (owners === undefined) keptWith.set(shingle, i);
+      else if (typeof owners === "number") keptWith.set(shingle, [owners, i]);
+      else owners.push(i);
     }
   }
   return {
