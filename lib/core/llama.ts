@@ -27,13 +27,13 @@
  * at position 0 (right padding only).
  */
 import {
+  flatten,
   type ParamTree,
   type Scalar,
   type Tensor,
   tf,
   valueAndGrads,
 } from "./tensor.ts";
-import { flatten } from "./tensor.ts";
 import {
   type Adapter,
   attention,
@@ -448,6 +448,14 @@ function checkInput(
     throw new RangeError(
       `Cannot run LLaMA as a sequence must have at most maxPositions tokens: ` +
         `maxPositions ${resolved.maxPositions}, tokens ${positions}`,
+    );
+  }
+  const { vocabSize } = resolved;
+  const unknown = ids.dataSync().find((id) => id < 0 || id >= vocabSize);
+  if (unknown !== undefined) {
+    throw new RangeError(
+      `Cannot run LLaMA as ids must be in 0 to vocabSize - 1: ` +
+        `vocabSize ${vocabSize}, id ${unknown}`,
     );
   }
   return resolved;
@@ -874,21 +882,27 @@ export interface TrainOptions extends LossOptions {
   trainable: ParamTree;
   optimizer: Optimizer;
   /** int32 [B, T + 1] for each step; disposed after use. */
-  batches: Iterator<Tensor> | Iterable<Tensor>;
+  batches: Iterable<Tensor>;
   steps: number;
-  /** Called after each step. */
-  onStep?: (
-    progress: { step: number; loss: number; gradNorm: number },
-    grads: Record<string, Tensor>,
-  ) => void;
+  /** Called after each step; the gradients are freed when it returns. */
+  onStep?: (report: TrainStep, grads: Record<string, Tensor>) => void;
+}
+
+/** One step of training. */
+export interface TrainStep {
+  /** Counted from 0. */
+  step: number;
+  /** Mean loss in nats per token, before the update. */
+  loss: number;
+  /** Global 2-norm of the gradients, before clipping. */
+  gradNorm: number;
 }
 
 /**
- * Trains on next-token prediction and returns the loss of each step.
+ * Trains on next-token prediction and returns what each step measured.
  *
- * @returns Mean loss in nats before each update, and the gradient's global norm.
- * @throws {RangeError} If a loss is NaN or infinite: the model is left as it was
- *   before that step.
+ * @throws If a loss or a gradient is NaN or infinite; the message has the step and
+ *   the last finite loss, and `trainable` is as it was before that step.
  */
 export function trainLanguageModel({
   params,
@@ -899,12 +913,9 @@ export function trainLanguageModel({
   steps,
   onStep,
   ...options
-}: TrainOptions): { losses: number[]; gradNorms: number[] } {
-  const iterator = Symbol.iterator in batches
-    ? batches[Symbol.iterator]()
-    : batches;
-  const losses: number[] = [];
-  const gradNorms: number[] = [];
+}: TrainOptions): TrainStep[] {
+  const iterator = batches[Symbol.iterator]();
+  const history: TrainStep[] = [];
   for (let step = 0; step < steps; step++) {
     const { value: ids, done } = iterator.next();
     if (done) {
@@ -917,23 +928,31 @@ export function trainLanguageModel({
       () => loss(params, config, ids, options),
       trainable,
     );
-    const current = value.dataSync()[0];
-    tf.dispose([value, ids]);
-    if (!Number.isFinite(current)) {
-      tf.dispose(grads);
-      const last = losses.length === 0 ? "none" : losses[losses.length - 1];
-      throw new RangeError(
-        `Cannot go on training as the loss must be finite: ${current} at step ` +
-          `${step}, last finite loss ${last}; try a smaller learning rate`,
-      );
+    try {
+      const current = value.dataSync()[0];
+      if (!Number.isFinite(current)) {
+        throw new RangeError(
+          `Cannot go on training as the loss must be finite: ${current} at ` +
+            `step ${step}, last finite loss ` +
+            `${history.at(-1)?.loss ?? "none"}; try a smaller learning rate`,
+        );
+      }
+      const { gradNorm } = (() => {
+        try {
+          return optimizer.step(trainable, grads);
+        } catch (error) {
+          (error as Error).message += `; loss ${current} at step ${step}`;
+          throw error;
+        }
+      })();
+      const report = { step, loss: current, gradNorm };
+      history.push(report);
+      onStep?.(report, grads);
+    } finally {
+      tf.dispose([value, ids, grads]);
     }
-    const { gradNorm } = optimizer.step(trainable, grads);
-    losses.push(current);
-    gradNorms.push(gradNorm);
-    onStep?.({ step, loss: current, gradNorm }, grads);
-    tf.dispose(grads);
   }
-  return { losses, gradNorms };
+  return history;
 }
 
 // Size and cost ---------------------------------------------------------------
