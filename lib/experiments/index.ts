@@ -7,7 +7,9 @@ import { type Experiment, projectRoot } from "../core/runs.ts";
 type Load = () => Promise<{ default: Experiment }>;
 
 /** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
-export const experiments: Record<string, Load> = {};
+export const experiments: Record<string, Load> = {
+  base: () => import("./base.ts"),
+};
 
 /** Path of an experiment's module: lib/experiments/<name>.ts, or the given path of a module of the reader's own. */
 export function experimentFile(name: string): string {
