@@ -23,6 +23,7 @@ import { dirname, join } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
 import { dataFolder } from "../lib/core/datasets.ts";
+import { main } from "./cli.ts";
 
 /** What `installData` may be told. */
 export interface InstallDataOptions {
@@ -210,13 +211,10 @@ if (
   process.argv[1] !== undefined &&
   import.meta.url === pathToFileURL(process.argv[1]).href
 ) {
-  try {
+  void main(async () => {
     const { installed } = await installData({
       fresh: process.argv.includes("--fresh"),
     });
     if (!installed) console.error("data: everything is installed");
-  } catch (error) {
-    console.error((error as Error).message);
-    process.exitCode = 1;
-  }
+  });
 }
