@@ -1,9 +1,10 @@
 /**
  * Where a result comes from: the code, data, packages, commit and machine behind a run.
  *
- * The code hash covers the experiment's module and every file it imports, followed through relative imports without running anything. Type-only imports are left
- * out, as they vanish; so are modules named `*.report.ts`, by convention the part of an experiment that only reads results (tables, figures), so that a new
- * caption does not make every run stale.
+ * The code hash covers the experiment's module and every file it imports, followed through relative
+ * imports without running anything. Type-only imports are left out, as they vanish. So is what only
+ * reads results, that a new caption does not make every run stale: the core's tables, figures and
+ * claims, and modules named `*.report.ts`, where an experiment may keep its own.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
@@ -35,6 +36,9 @@ export function importsOf(source: string): string[] {
   return found;
 }
 
+/** Modules that only read results; a run has no business with them. */
+const REPORTING = /(\.report|lib\/core\/(table|figure|show|svg|claims))\.ts$/;
+
 /** What an entry module is made of: its own files and the packages they import. */
 export interface CodeInfo {
   hash: string;
@@ -58,7 +62,8 @@ export function codeInfo(entry: string): CodeInfo {
       if (name.startsWith(".")) {
         const target = resolve(dirname(path), name);
         const isFile = existsSync(target) && statSync(target).isFile();
-        if (isFile && !target.endsWith(".report.ts")) visit(target);
+        const reports = REPORTING.test(target.replaceAll("\\", "/"));
+        if (isFile && !reports) visit(target);
       } else if (!name.startsWith("node:")) {
         const parts = name.split("/");
         packages.add(parts.slice(0, name.startsWith("@") ? 2 : 1).join("/"));
