@@ -425,14 +425,21 @@ export function layerNorm(
 }
 
 export function gelu(x: Tensor, approximate: "none" | "tanh"): Tensor {
-  const tanh = flag(approximate === "tanh");
   const y = output(x.shape);
-  kernels().geluForward(address(x), address(y), x.size, tanh);
-  return record("gelu", { x }, y, [x], [], (dy, [x]) => ({
+  // The derivative shares its exponential with the value, so both are made now.
+  const slopes = output(x.shape);
+  kernels().geluForward(
+    address(x),
+    address(y),
+    address(slopes),
+    x.size,
+    flag(approximate === "tanh"),
+  );
+  return record("gelu", { x }, y, [], [slopes], (dy, [slopes]) => ({
     x: () => {
-      const dx = output(x.shape);
+      const dx = output(slopes.shape);
       const to = address(dx);
-      kernels().geluBackward(address(x), address(dy), to, x.size, tanh);
+      kernels().multiply(address(slopes), address(dy), to, dx.size);
       return dx;
     },
   }));
@@ -440,19 +447,27 @@ export function gelu(x: Tensor, approximate: "none" | "tanh"): Tensor {
 
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   const y = output(gate.shape);
-  kernels().swigluForward(address(gate), address(up), address(y), gate.size);
+  const sigmoids = output(gate.shape);
+  kernels().swigluForward(
+    address(gate),
+    address(up),
+    address(y),
+    address(sigmoids),
+    gate.size,
+  );
   return record(
     "swiglu",
     { gate, up },
     y,
     [gate, up],
-    [],
-    (dy, [gate, up]) => ({
+    [sigmoids],
+    (dy, [gate, up, sigmoids]) => ({
       gate: () => {
         const dgate = output(gate.shape);
         kernels().swigluBackwardGate(
           address(gate),
           address(up),
+          address(sigmoids),
           address(dy),
           address(dgate),
           gate.size,
@@ -460,10 +475,10 @@ export function swiglu(gate: Tensor, up: Tensor): Tensor {
         return dgate;
       },
       up: () => {
-        // up enters as gate sigmoid(gate) does dy: a product.
         const dup = output(gate.shape);
-        kernels().swigluForward(
+        kernels().swigluBackwardUp(
           address(gate),
+          address(sigmoids),
           address(dy),
           address(dup),
           gate.size,

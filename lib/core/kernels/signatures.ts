@@ -84,27 +84,36 @@ export interface NnKernels {
   geluForward(
     x: number,
     y: number,
+    slopes: number,
     n: number,
     approximate: number,
   ): void;
-  geluBackward(
+  multiply(
     x: number,
-    dy: number,
-    dx: number,
+    y: number,
+    z: number,
     n: number,
-    approximate: number,
   ): void;
   swigluForward(
     gate: number,
     up: number,
     y: number,
+    s: number,
     n: number,
   ): void;
   swigluBackwardGate(
     gate: number,
     up: number,
+    s: number,
     dy: number,
     dgate: number,
+    n: number,
+  ): void;
+  swigluBackwardUp(
+    gate: number,
+    s: number,
+    dy: number,
+    dup: number,
     n: number,
   ): void;
   ropeForward(

@@ -1,46 +1,43 @@
+// deno-fmt-ignore-file: the formatter drops the decorators of functions
 // Elementary functions on four floats at a time. Scratch-free and table-free:
 // the module may hold no static data.
 import { madd } from "./simd";
 
 /** a b + c with c a constant: a step of Horner's rule. */
 // @ts-ignore: decorator
-
+@inline
 function step(a: v128, b: v128, c: f32): v128 {
   return madd(a, b, f32x4.splat(c));
 }
 
 /**
- * e^x. Relative error below 2e-7; overflow gives Infinity, results below the
- * smallest normal number give 0 (denormals would slow everything after them),
- * NaN gives NaN.
+ * e^x. Relative error below 3e-7; overflow gives Infinity, results below 2e-38
+ * give 0 (denormals would slow everything after them), NaN gives NaN.
  *
- * x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by the polynomial of S. L.
- * Moshier's Cephes library (single/expf.c); ln 2 is split in two so that r is
- * exact to the last bit.
+ * x = n ln 2 + r with |r| <= ln 2 / 2, n rounded by adding 1.5 * 2^23, after
+ * which its bits are the low bits of the sum. ln 2 is split in two so that r is
+ * exact to the last bit (W. J. Cody and W. Waite). e^r = 1 + r P(r), P our own
+ * minimax fit of degree 4 (error 1e-7), evaluated in pairs (G. Estrin) as a
+ * chain of multiplications would wait on itself.
  */
 // @ts-ignore: decorator
-
+@inline
 export function exp(x: v128): v128 {
-  const tooSmall = f32x4.lt(x, f32x4.splat(-87.3365447));
-  x = f32x4.max(f32x4.min(x, f32x4.splat(89)), f32x4.splat(-88));
-  const n = f32x4.nearest(f32x4.mul(x, f32x4.splat(1.44269504088896341)));
-  let r = f32x4.sub(x, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.12194440e-4)));
-  let p = f32x4.splat(1.9875691500e-4);
-  p = step(p, r, 1.3981999507e-3);
-  p = step(p, r, 8.3334519073e-3);
-  p = step(p, r, 4.1665795894e-2);
-  p = step(p, r, 1.6666665459e-1);
-  p = step(p, r, 5.0000001201e-1);
-  p = f32x4.add(madd(p, f32x4.mul(r, r), r), f32x4.splat(1));
-  // 2^n in two factors, as 2^128 is not a float but e^88.7 is.
-  const power = i32x4.trunc_sat_f32x4_s(n);
-  const half = i32x4.shr_s(power, 1);
-  const rest = i32x4.sub(power, half);
-  const one = i32x4.splat(127);
-  p = f32x4.mul(p, i32x4.shl(i32x4.add(half, one), 23));
-  p = f32x4.mul(p, i32x4.shl(i32x4.add(rest, one), 23));
-  return v128.andnot(p, tooSmall);
+  x = f32x4.max(f32x4.min(x, f32x4.splat(89)), f32x4.splat(-87.4));
+  const rounder = f32x4.splat(12582912);
+  const shifted = madd(x, f32x4.splat(1.44269504088896341), rounder);
+  const n = f32x4.sub(shifted, rounder);
+  let r = madd(n, f32x4.splat(-0.693359375), x);
+  r = madd(n, f32x4.splat(2.12194440e-4), r);
+  const r2 = f32x4.mul(r, r);
+  const low = step(r, f32x4.splat(0.49999147818953377), 0.9999997062897036);
+  const high = step(r, f32x4.splat(0.041898161733520956), 0.16667638197788012);
+  const p = madd(madd(r2, f32x4.splat(0.008290267703312726), high), r2, low);
+  // 2 e^r times 2^(n - 1), as 2^128 is not a float but e^88.7 is; 2^-127 becomes 0.
+  const one = f32x4.splat(1);
+  const y = madd(p, r, one);
+  const power = i32x4.add(i32x4.shl(shifted, 23), i32x4.splat(0x3f000000));
+  return f32x4.mul(f32x4.add(y, y), power);
 }
 
 /**
@@ -48,7 +45,7 @@ export function exp(x: v128): v128 {
  * (single/tanhf.c), elsewhere 1 - 2 / (e^2|x| + 1) with the sign of x.
  */
 // @ts-ignore: decorator
-
+@inline
 export function tanh(x: v128): v128 {
   const size = f32x4.abs(x);
   const e = exp(f32x4.add(size, size));
@@ -70,7 +67,7 @@ export function tanh(x: v128): v128 {
 
 /** 1 / (1 + e^-x). */
 // @ts-ignore: decorator
-
+@inline
 export function sigmoid(x: v128): v128 {
   const one = f32x4.splat(1);
   return f32x4.div(one, f32x4.add(one, exp(f32x4.neg(x))));
@@ -79,28 +76,22 @@ export function sigmoid(x: v128): v128 {
 /**
  * The standard normal distribution function, given also e^(-x^2 / 2).
  *
- * Its tail is e^(-x^2 / 2) t P(t), t = 1 / (1 + 0.21 |x|), the form of
- * Abramowitz and Stegun 7.1.26; P is our own fit (Lawson's iteration on 400
- * Chebyshev nodes for |x| <= 14), relative error of the tail below 2e-8 before
- * rounding.
+ * Its tail is e^(-x^2 / 2) t P(t), t = 1 / (1 + 0.305 |x|), the form of
+ * Abramowitz and Stegun 7.1.26; P is our own minimax fit for |x| <= 14, relative
+ * error of the tail 1e-7 before rounding.
  */
 // @ts-ignore: decorator
-
+@inline
 export function normalCdf(x: v128, bell: v128): v128 {
   const one = f32x4.splat(1);
-  const t = f32x4.div(
-    one,
-    step(f32x4.abs(x), f32x4.splat(0.21), 1),
-  );
-  let p = f32x4.splat(-0.07165634149961979);
-  p = step(p, t, 0.2835888222262864);
-  p = step(p, t, -0.3302540816689545);
-  p = step(p, t, 0.3494019708645547);
-  p = step(p, t, -0.09392596946461147);
-  p = step(p, t, 0.12487309014921315);
-  p = step(p, t, 0.0691920681415314);
-  p = step(p, t, 0.08506887349726669);
-  p = step(p, t, 0.08371157466765604);
+  const t = f32x4.div(one, step(f32x4.abs(x), f32x4.splat(0.305), 1));
+  const t2 = f32x4.mul(t, t);
+  const t4 = f32x4.mul(t2, t2);
+  const p01 = step(t, f32x4.splat(0.12246726500271271), 0.12163970229416063);
+  const p23 = step(t, f32x4.splat(0.12103014495589141), 0.10341818580420824);
+  const p45 = step(t, f32x4.splat(0.1857328606519326), -0.037992148866183933);
+  const p67 = step(t, f32x4.splat(0.036701247069320826), -0.1529972098820551);
+  const p = madd(madd(p67, t2, p45), t4, madd(p23, t2, p01));
   const tail = f32x4.mul(f32x4.mul(p, t), bell);
   const negative = f32x4.lt(x, f32x4.splat(0));
   return v128.bitselect(tail, f32x4.sub(one, tail), negative);

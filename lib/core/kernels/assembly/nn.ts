@@ -1,3 +1,4 @@
+// deno-fmt-ignore-file: the formatter drops the decorators of functions
 // Kernels of lib/core/nn.ts; see index.ts for the rules of memory.
 //
 // Arrays are dense and row-major. A function that ends in Backward computes the
@@ -10,19 +11,19 @@ import { madd, sumLanes } from "./simd";
 const HIDDEN_SCORE: f32 = -1e30;
 
 // @ts-ignore: decorator
-
+@inline
 function at(base: usize, index: i32): usize {
   return base + (<usize> index << 2);
 }
 
 // @ts-ignore: decorator
-
+@inline
 function first(x: v128): f32 {
   return f32x4.extract_lane(x, 0);
 }
 
 // @ts-ignore: decorator
-
+@inline
 function maxLanes(x: v128): f32 {
   const pair = f32x4.max(x, v128.shuffle<f32>(x, x, 2, 3, 0, 1));
   return max(f32x4.extract_lane(pair, 0), f32x4.extract_lane(pair, 1));
@@ -337,7 +338,7 @@ export function layerNormBackwardX(
 
 /** 0.7978845608 (x + 0.044715 x^3), the argument of the approximation's tanh. */
 // @ts-ignore: decorator
-
+@inline
 function geluArgument(x: v128, square: v128): v128 {
   const cubic = f32x4.mul(square, f32x4.splat(0.044715));
   return f32x4.mul(
@@ -346,156 +347,165 @@ function geluArgument(x: v128, square: v128): v128 {
   );
 }
 
+/** 1 / (1 + e^-2u) = (1 + tanh u) / 2: what gelu multiplies x by, approximately. */
 // @ts-ignore: decorator
-
-function geluTanh(x: v128): v128 {
-  const half = f32x4.splat(0.5);
-  const t = tanh(geluArgument(x, f32x4.mul(x, x)));
-  return f32x4.mul(x, madd(half, t, half));
+@inline
+function gateTanh(x: v128): v128 {
+  const u = geluArgument(x, f32x4.mul(x, x));
+  return sigmoid(f32x4.add(u, u));
 }
 
+/** Slope of x s(x), given s = gateTanh(x): s + x s (1 - s) 2 u'. */
 // @ts-ignore: decorator
-
-function geluTanhSlope(x: v128): v128 {
-  const half = f32x4.splat(0.5);
+@inline
+function slopeTanh(x: v128, s: v128): v128 {
   const one = f32x4.splat(1);
   const square = f32x4.mul(x, x);
-  const t = tanh(geluArgument(x, square));
-  // Slope of the argument: 0.79788 (1 + 3 * 0.044715 x^2).
+  // 2 u' = 2 * 0.79788 (1 + 3 * 0.044715 x^2)
   const slope = f32x4.mul(
     madd(square, f32x4.splat(0.134145), one),
-    f32x4.splat(0.7978845608028654),
+    f32x4.splat(1.5957691216057308),
   );
-  const rise = f32x4.mul(f32x4.sub(one, f32x4.mul(t, t)), slope);
-  return f32x4.add(
-    madd(half, t, half),
-    f32x4.mul(f32x4.mul(half, x), rise),
-  );
+  const rise = f32x4.mul(f32x4.mul(x, slope), f32x4.sub(one, s));
+  return madd(s, rise, s);
 }
 
 /** e^(-x^2 / 2) */
 // @ts-ignore: decorator
-
+@inline
 function bell(x: v128): v128 {
   return exp(f32x4.mul(f32x4.mul(x, x), f32x4.splat(-0.5)));
 }
 
+/** Slope of x Phi(x): Phi(x) + x phi(x), given Phi(x) and e^(-x^2 / 2). */
 // @ts-ignore: decorator
-
-function geluExact(x: v128): v128 {
-  return f32x4.mul(x, normalCdf(x, bell(x)));
-}
-
-/** Phi(x) + x phi(x) */
-// @ts-ignore: decorator
-
-function geluExactSlope(x: v128): v128 {
-  const b = bell(x);
+@inline
+function slopeExact(x: v128, cdf: v128, b: v128): v128 {
   const density = f32x4.mul(b, f32x4.splat(0.3989422804014327));
-  return madd(x, density, normalCdf(x, b));
+  return madd(x, density, cdf);
 }
 
+/** y = gelu(x), slopes = its derivative. */
 export function geluForward(
   x: usize,
   y: usize,
+  slopes: usize,
   n: i32,
   approximate: bool,
 ): void {
   let i = 0;
   if (approximate) {
     for (; i + 4 <= n; i += 4) {
-      v128.store(at(y, i), geluTanh(v128.load(at(x, i))));
+      const v = v128.load(at(x, i));
+      const s = gateTanh(v);
+      v128.store(at(y, i), f32x4.mul(v, s));
+      v128.store(at(slopes, i), slopeTanh(v, s));
     }
     for (; i < n; i++) {
-      store<f32>(at(y, i), first(geluTanh(v128.load32_splat(at(x, i)))));
+      const v = v128.load32_splat(at(x, i));
+      const s = gateTanh(v);
+      store<f32>(at(y, i), first(f32x4.mul(v, s)));
+      store<f32>(at(slopes, i), first(slopeTanh(v, s)));
     }
   } else {
     for (; i + 4 <= n; i += 4) {
-      v128.store(at(y, i), geluExact(v128.load(at(x, i))));
+      const v = v128.load(at(x, i));
+      const b = bell(v);
+      const cdf = normalCdf(v, b);
+      v128.store(at(y, i), f32x4.mul(v, cdf));
+      v128.store(at(slopes, i), slopeExact(v, cdf, b));
     }
     for (; i < n; i++) {
-      store<f32>(at(y, i), first(geluExact(v128.load32_splat(at(x, i)))));
+      const v = v128.load32_splat(at(x, i));
+      const b = bell(v);
+      const cdf = normalCdf(v, b);
+      store<f32>(at(y, i), first(f32x4.mul(v, cdf)));
+      store<f32>(at(slopes, i), first(slopeExact(v, cdf, b)));
     }
   }
 }
 
-export function geluBackward(
-  x: usize,
-  dy: usize,
-  dx: usize,
-  n: i32,
-  approximate: bool,
-): void {
-  let i = 0;
-  if (approximate) {
-    for (; i + 4 <= n; i += 4) {
-      const slope = geluTanhSlope(v128.load(at(x, i)));
-      v128.store(at(dx, i), f32x4.mul(slope, v128.load(at(dy, i))));
-    }
-    for (; i < n; i++) {
-      const slope = geluTanhSlope(v128.load32_splat(at(x, i)));
-      store<f32>(at(dx, i), first(slope) * load<f32>(at(dy, i)));
-    }
-  } else {
-    for (; i + 4 <= n; i += 4) {
-      const slope = geluExactSlope(v128.load(at(x, i)));
-      v128.store(at(dx, i), f32x4.mul(slope, v128.load(at(dy, i))));
-    }
-    for (; i < n; i++) {
-      const slope = geluExactSlope(v128.load32_splat(at(x, i)));
-      store<f32>(at(dx, i), first(slope) * load<f32>(at(dy, i)));
-    }
-  }
-}
-
-/** gate sigmoid(gate) up */
-// @ts-ignore: decorator
-
-function gated(gate: v128, up: v128): v128 {
-  return f32x4.mul(f32x4.mul(gate, sigmoid(gate)), up);
-}
-
-/** d(gate sigmoid(gate)) = s (1 + gate (1 - s)) */
-// @ts-ignore: decorator
-
-function siluSlope(gate: v128): v128 {
-  const one = f32x4.splat(1);
-  const s = sigmoid(gate);
-  return f32x4.mul(s, madd(gate, f32x4.sub(one, s), one));
-}
-
-export function swigluForward(gate: usize, up: usize, y: usize, n: i32): void {
+/** z = x y */
+export function multiply(x: usize, y: usize, z: usize, n: i32): void {
   let i = 0;
   for (; i + 4 <= n; i += 4) {
-    v128.store(at(y, i), gated(v128.load(at(gate, i)), v128.load(at(up, i))));
+    v128.store(
+      at(z, i),
+      f32x4.mul(v128.load(at(x, i)), v128.load(at(y, i))),
+    );
   }
   for (; i < n; i++) {
-    const z = gated(
-      v128.load32_splat(at(gate, i)),
-      v128.load32_splat(at(up, i)),
-    );
-    store<f32>(at(y, i), first(z));
+    store<f32>(at(z, i), load<f32>(at(x, i)) * load<f32>(at(y, i)));
   }
 }
 
+/** s = sigmoid(gate), y = gate s up */
+export function swigluForward(
+  gate: usize,
+  up: usize,
+  y: usize,
+  s: usize,
+  n: i32,
+): void {
+  let i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const g = v128.load(at(gate, i));
+    const sig = sigmoid(g);
+    v128.store(at(s, i), sig);
+    v128.store(
+      at(y, i),
+      f32x4.mul(f32x4.mul(g, sig), v128.load(at(up, i))),
+    );
+  }
+  for (; i < n; i++) {
+    const g = load<f32>(at(gate, i));
+    const sig = first(sigmoid(f32x4.splat(g)));
+    store<f32>(at(s, i), sig);
+    store<f32>(at(y, i), g * sig * load<f32>(at(up, i)));
+  }
+}
+
+/** dgate = dy up s (1 + gate (1 - s)) */
 export function swigluBackwardGate(
   gate: usize,
   up: usize,
+  s: usize,
   dy: usize,
   dgate: usize,
   n: i32,
 ): void {
+  const one = f32x4.splat(1);
   let i = 0;
   for (; i + 4 <= n; i += 4) {
+    const sig = v128.load(at(s, i));
     const d = f32x4.mul(v128.load(at(dy, i)), v128.load(at(up, i)));
-    v128.store(at(dgate, i), f32x4.mul(d, siluSlope(v128.load(at(gate, i)))));
+    const slope = madd(v128.load(at(gate, i)), f32x4.sub(one, sig), one);
+    v128.store(at(dgate, i), f32x4.mul(f32x4.mul(d, sig), slope));
   }
   for (; i < n; i++) {
-    const slope = first(siluSlope(v128.load32_splat(at(gate, i))));
-    store<f32>(
-      at(dgate, i),
-      load<f32>(at(dy, i)) * load<f32>(at(up, i)) * slope,
-    );
+    const sig = load<f32>(at(s, i));
+    const d = load<f32>(at(dy, i)) * load<f32>(at(up, i));
+    const slope: f32 = 1 + load<f32>(at(gate, i)) * (1 - sig);
+    store<f32>(at(dgate, i), d * sig * slope);
+  }
+}
+
+/** dup = dy gate s */
+export function swigluBackwardUp(
+  gate: usize,
+  s: usize,
+  dy: usize,
+  dup: usize,
+  n: i32,
+): void {
+  let i = 0;
+  for (; i + 4 <= n; i += 4) {
+    const silu = f32x4.mul(v128.load(at(gate, i)), v128.load(at(s, i)));
+    v128.store(at(dup, i), f32x4.mul(silu, v128.load(at(dy, i))));
+  }
+  for (; i < n; i++) {
+    const silu = load<f32>(at(gate, i)) * load<f32>(at(s, i));
+    store<f32>(at(dup, i), silu * load<f32>(at(dy, i)));
   }
 }
 
@@ -559,7 +569,7 @@ export function ropeForward(
 
 /** max of scale x + mask over n numbers; hidden ones are -Infinity; the sums replace x. */
 // @ts-ignore: decorator
-
+@inline
 function maskRow(x: usize, mask: usize, n: i32, scale: f32): void {
   for (let i = 0; i < n; i++) {
     const m = load<f32>(at(mask, i));
@@ -569,7 +579,7 @@ function maskRow(x: usize, mask: usize, n: i32, scale: f32): void {
 }
 
 // @ts-ignore: decorator
-
+@inline
 function maxRow(x: usize, n: i32): f32 {
   let largest: f32 = -Infinity;
   let i = 0;
@@ -586,12 +596,23 @@ function maxRow(x: usize, n: i32): f32 {
 
 /** y = e^(scale (x - shift)); the sum. x may be y. */
 // @ts-ignore: decorator
-
+@inline
 function expRow(x: usize, y: usize, n: i32, scale: f32, shift: f32): f32 {
   const scales = f32x4.splat(scale);
   const shifts = f32x4.splat(shift);
   let sums = f32x4.splat(0);
   let i = 0;
+  for (; i + 8 <= n; i += 8) { // in twos, which hides the latency of exp
+    const e = exp(
+      f32x4.mul(f32x4.sub(v128.load(at(x, i)), shifts), scales),
+    );
+    const f = exp(
+      f32x4.mul(f32x4.sub(v128.load(at(x, i), 16), shifts), scales),
+    );
+    v128.store(at(y, i), e);
+    v128.store(at(y, i), f, 16);
+    sums = f32x4.add(sums, f32x4.add(e, f));
+  }
   for (; i + 4 <= n; i += 4) {
     const e = exp(
       f32x4.mul(f32x4.sub(v128.load(at(x, i)), shifts), scales),
@@ -613,7 +634,7 @@ function expRow(x: usize, y: usize, n: i32, scale: f32, shift: f32): f32 {
 }
 
 // @ts-ignore: decorator
-
+@inline
 function scaleRow(x: usize, n: i32, factor: f32): void {
   const factors = f32x4.splat(factor);
   let i = 0;
@@ -625,7 +646,7 @@ function scaleRow(x: usize, n: i32, factor: f32): void {
 
 /** How many keys query r sees, if the first query sees `visible` and the next one more (causal). */
 // @ts-ignore: decorator
-
+@inline
 function visibleKeys(visible: i32, causal: bool, r: i32, columns: i32): i32 {
   return causal ? min(visible + r, columns) : columns;
 }
@@ -717,7 +738,7 @@ export function softmaxBackward(
 
 /** Sum of e^(scale (x - shift)), without storing the terms. */
 // @ts-ignore: decorator
-
+@inline
 function sumExp(x: usize, n: i32, scale: f32, shift: f32): f32 {
   const scales = f32x4.splat(scale);
   const shifts = f32x4.splat(shift);
