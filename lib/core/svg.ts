@@ -193,6 +193,23 @@ export function plotlyPath(): string {
   return require.resolve("plotly.js-dist");
 }
 
+/**
+ * What plotly would write into a page's style elements: the text of its rules, and the ids of all its
+ * elements. A strict Content-Security-Policy forbids writing styles, so a page links the rules from an
+ * element with the id `plotly.js-style-global` and the class `no-inline-styles`, and has some element
+ * for every other id: plotly leaves out what it finds.
+ */
+export function plotlyStyles(): { css: string; ids: string[] } {
+  const { document } = plotlyWindow();
+  const styles = [...document.head.querySelectorAll("style")];
+  const global = styles.find(({ id }) => id === "plotly.js-style-global");
+  const rules = [...global?.sheet?.cssRules ?? []];
+  return {
+    css: rules.map(({ cssText }) => `${cssText}\n`).join(""),
+    ids: styles.filter((style) => style !== global).map(({ id }) => id),
+  };
+}
+
 /** The version of plotly. */
 export function plotlyVersion(): string {
   return require("plotly.js-dist/package.json").version;
