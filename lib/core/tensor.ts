@@ -40,8 +40,8 @@ export interface BackendInfo {
   threads: number;
   /** "node 20.20.2", "deno 2.9.6". */
   runtime: string;
-  /** What was found but not used, and why. */
-  notes: string[];
+  /** What was found but not used, and why; absent if nothing. */
+  notes?: string[];
 }
 
 /** A tree of parameters: plain nested objects and arrays whose leaves are tensors. */
@@ -125,7 +125,6 @@ async function startWasm(ours: boolean): Promise<BackendInfo> {
     blas: null,
     threads: 1,
     runtime: runtime(),
-    notes: [],
   };
   if (!ours) return chosen;
   const threads = threadChoice();
@@ -136,7 +135,7 @@ async function startWasm(ours: boolean): Promise<BackendInfo> {
     blas,
   );
   if (build === null) {
-    chosen.notes.push("kernels ignored: no build of them computes right here");
+    chosen.notes = ["kernels ignored: no build of them computes right here"];
     return chosen;
   }
   for (const kernel of overrides(tf.getKernel)) {
@@ -154,7 +153,9 @@ function withBlas(
   blas: Blas | null,
   ignored: string[],
 ): BackendInfo {
-  chosen.notes.push(...ignored.map((reason) => `BLAS ignored: ${reason}`));
+  if (ignored.length > 0) {
+    chosen.notes = ignored.map((reason) => `BLAS ignored: ${reason}`);
+  }
   if (blas !== null) {
     chosen.blas = blas.name;
     chosen.threads = blas.threads;
@@ -176,7 +177,6 @@ async function choose(): Promise<BackendInfo> {
       blas: null,
       threads: 1,
       runtime: runtime(),
-      notes: [],
     };
   }
   const version = await loadNative();
@@ -194,7 +194,6 @@ async function choose(): Promise<BackendInfo> {
     blas: null,
     threads: 1,
     runtime: runtime(),
-    notes: [],
   };
 }
 
@@ -203,6 +202,9 @@ export function ready(): Promise<BackendInfo> {
   pending ??= choose().then((chosen) => {
     info = chosen;
     return chosen;
+  }).catch((error) => {
+    pending = null; // the next call may find a better environment
+    throw error;
   });
   return pending;
 }
