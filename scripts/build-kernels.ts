@@ -26,8 +26,8 @@ const target = `${folder}generated.ts`;
 /** Names of the sections of a wasm module that must be absent: they would write to memory. */
 const FORBIDDEN_SECTIONS: Record<number, string> = {
   8: "start function",
-  11: "data segments",
-  12: "data count",
+  11: "static data",
+  12: "static data",
 };
 
 /** Ids of the sections of a wasm binary. */
