@@ -38,7 +38,16 @@ export function matmul(
     const out = tf.matMul(rows, b, false, transposeB);
     return out.reshape([...a.shape.slice(0, -1), out.shape[1]!]);
   }
-  return tf.matMul(a, b, transposeA, transposeB);
+  // tf.matMul broadcasts batches, but its gradient does not sum over them: broadcast first.
+  const batch = tf.broadcast_util.assertAndGetBroadcastShape(
+    a.shape.slice(0, -2),
+    b.shape.slice(0, -2),
+  );
+  const whole = (x: Tensor) =>
+    tf.util.arraysEqual(x.shape.slice(0, -2), batch)
+      ? x
+      : x.mul(tf.ones([...batch, 1, 1]));
+  return tf.matMul(whole(a), whole(b), transposeA, transposeB);
 }
 
 /** y = x W^T + b. */

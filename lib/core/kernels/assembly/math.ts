@@ -23,7 +23,8 @@ function step(a: v128, b: v128, c: f32): v128 {
 // @ts-ignore: decorator
 @inline
 export function exp(x: v128): v128 {
-  x = f32x4.max(f32x4.min(x, f32x4.splat(89)), f32x4.splat(-87.4));
+  // pmin and pmax are one instruction each, and return their first operand if it is NaN.
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-87.4));
   const rounder = f32x4.splat(12582912);
   const shifted = madd(x, f32x4.splat(1.44269504088896341), rounder);
   const n = f32x4.sub(shifted, rounder);

@@ -961,7 +961,7 @@ export function fakeQuantForward(
           f32x4.nearest(f32x4.div(v128.load(at(x, i)), s)),
           z,
         );
-        const kept = f32x4.max(f32x4.min(code, high), low);
+        const kept = f32x4.pmax(f32x4.pmin(code, high), low);
         v128.store(at(y, i), f32x4.mul(f32x4.sub(kept, z), s));
       }
       for (; i < inner; i++) {
@@ -969,7 +969,7 @@ export function fakeQuantForward(
           f32x4.nearest(f32x4.div(v128.load32_splat(at(x, i)), s)),
           z,
         );
-        const kept = f32x4.max(f32x4.min(code, high), low);
+        const kept = f32x4.pmax(f32x4.pmin(code, high), low);
         store<f32>(at(y, i), first(f32x4.mul(f32x4.sub(kept, z), s)));
       }
       x = at(x, inner);
