@@ -24,18 +24,22 @@ export function describeError(error: unknown): string {
   return error.stack ?? error.message;
 }
 
-/** Number of single-letter edits between two words (Levenshtein 1966). */
+/** Number of insertions, deletions, changes and swaps of neighbours that turn one word into the other. */
 function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  const d = Array.from(
+    { length: a.length + 1 },
+    (_, i) => Array.from({ length: b.length + 1 }, (_, j) => i === 0 ? j : i),
+  );
   for (let i = 1; i <= a.length; i++) {
-    const next = [i];
     for (let j = 1; j <= b.length; j++) {
-      const change = row[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(row[j] + 1, next[j - 1] + 1, change));
+      const change = d[i - 1][j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1);
+      d[i][j] = Math.min(d[i - 1][j] + 1, d[i][j - 1] + 1, change);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]) {
+        d[i][j] = Math.min(d[i][j], d[i - 2][j - 2] + 1);
+      }
     }
-    row = next;
   }
-  return row[b.length];
+  return d[a.length][b.length];
 }
 
 /** ` (did you mean "X"?)` if a known word is near, else nothing. */
@@ -99,7 +103,7 @@ export function applyOverrides<Config extends object>(
         const old = node[name];
         if (old !== null && kindOf(old) !== kindOf(value)) {
           throw new TypeError(
-            `Cannot set "${path.join(".")}" as a ${kindOf(old)} like ${
+            `Cannot set "${path.join(".")}" as a value like ${
               JSON.stringify(old)
             } is required: ${override.slice(at + 1)}`,
           );

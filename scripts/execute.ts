@@ -4,6 +4,8 @@ import { key as rngKey } from "../lib/core/rng.ts";
 import {
   artifactPath,
   contentHash,
+  type Environment,
+  type Experiment,
   readArtifact,
   readRecord,
   type RunContext,
@@ -30,6 +32,21 @@ export type RunEvent =
   | { event: "error"; message: string; stack: string };
 
 const MIN_PROGRESS_INTERVAL_MS = 100;
+
+/** Environments by experiment: what this process has loaded does not change when files do. */
+const environments = new Map<string, Promise<Environment>>();
+
+/** The environment of an experiment as this process first saw it. */
+function environmentHere(
+  source: string,
+  experiment: Experiment,
+): Promise<Environment> {
+  const known = environments.get(source);
+  if (known !== undefined) return known;
+  const environment = environmentOf(experiment, experimentFile(source));
+  environments.set(source, environment);
+  return environment;
+}
 
 /** Checks that a parsed JSON value is a run's spec. */
 export function checkSpec(value: unknown): RunSpec {
@@ -62,10 +79,7 @@ export async function executeRun(
   const start = performance.now();
   const seconds = () => (performance.now() - start) / 1000;
   const experiment = await loadExperiment(spec.experiment);
-  const environment = await environmentOf(
-    experiment,
-    experimentFile(spec.experiment),
-  );
+  const environment = await environmentHere(spec.experiment, experiment);
   const key = runKey(spec, environment);
   const artifacts: Record<string, Uint8Array> = {};
   const timings: Record<string, number> = {};

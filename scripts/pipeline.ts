@@ -154,9 +154,9 @@ function selectPapers(names: string[]): string[] {
   for (const name of names) {
     if (!Object.hasOwn(experiments, name) && !name.endsWith(".ts")) {
       throw new RangeError(
-        `Cannot find paper "${name}"${didYouMean(name, known)} Known papers: ${
-          known.join(", ")
-        }`,
+        `Cannot find paper "${name}"${
+          didYouMean(name, known)
+        }: known papers are ${known.join(", ")}`,
       );
     }
   }
