@@ -18,9 +18,9 @@ import {
 } from "../lib/core/llama.ts";
 import { fold, key, normal, randomInts } from "../lib/core/rng.ts";
 import {
-  countParameters,
   type Importance,
   importanceScores,
+  modelSize,
   prune,
   prunedFraction,
   type Scores,
@@ -167,7 +167,7 @@ for (const importance of ["taylor", "activation"] as const) {
     assert.is(
       Object.values(flatten(pruned.params as ParamTree))
         .reduce((sum, t) => sum + t.size, 0),
-      countParameters(pruned.config),
+      modelSize(pruned.config),
     );
     const difference = largestDifference(
       forward(params, CONFIG, ids(5)),
@@ -370,8 +370,8 @@ test("parameter counts are those of the released models", () => {
     numHeads: 16,
     numKvHeads: 16,
   };
-  assert.is(countParameters(llama2), 6_738_415_616);
-  assert.is(countParameters(sheared), 1_345_423_360);
+  assert.is(modelSize(llama2), 6_738_415_616);
+  assert.is(modelSize(sheared), 1_345_423_360);
   // The paper's 81.4 % is 1 - 1.3 / 7 of the rounded sizes.
   assert.is(prunedFraction(llama2, sheared).toFixed(3), "0.800");
 });

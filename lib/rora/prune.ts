@@ -131,7 +131,7 @@ function describe(name: string): { layer: number | null; axes: Axis[] } {
 // Sizes -------------------------------------------------------------------------------------------
 
 /** Number of parameters of a model of this shape. */
-export function countParameters(config: LlamaConfig): number {
+export function modelSize(config: LlamaConfig): number {
   return Object.values(parameterShapes(config)).reduce(
     (sum, shape) => sum + shape.reduce((a, b) => a * b, 1),
     0,
@@ -143,7 +143,7 @@ export function prunedFraction(
   dense: LlamaConfig,
   pruned: LlamaConfig,
 ): number {
-  return 1 - countParameters(pruned) / countParameters(dense);
+  return 1 - modelSize(pruned) / modelSize(dense);
 }
 
 /** The configuration of the pruned model; the head width stays. */
@@ -196,7 +196,7 @@ export function targetShape(
     intermediateSize: F,
     hiddenSize: D,
   } = dense;
-  const total = countParameters(config);
+  const total = modelSize(config);
   // Coarser for wide models: at most 128 widths are tried.
   const widths = (size: number) => {
     const stride = Math.min(size, Math.ceil(size / 128 / step) * step);
@@ -210,12 +210,24 @@ export function targetShape(
     if ((numHeads * G) % H !== 0) continue;
     const numKvHeads = numHeads * G / H;
     for (const hiddenSize of widths(D)) {
+      // The size is affine in the layers, and that of a layer in its channels: three counts give all.
+      const count = (layers: number, channels: number) =>
+        modelSize({
+          ...dense,
+          numHeads,
+          numKvHeads,
+          hiddenSize,
+          intermediateSize: channels,
+          numLayers: layers,
+        });
+      const smallest = count(1, 1);
+      const perLayer = count(2, 1) - smallest;
+      const perChannel = count(1, 2) - smallest;
       for (const intermediateSize of widths(F)) {
         const shape = { numHeads, numKvHeads, hiddenSize, intermediateSize };
-        const one = countParameters({ ...dense, ...shape, numLayers: 1 });
-        const two = countParameters({ ...dense, ...shape, numLayers: 2 });
+        const oneLayer = perLayer + (intermediateSize - 1) * perChannel;
         for (let numLayers = 1; numLayers <= L; numLayers++) {
-          const size = one + (numLayers - 1) * (two - one);
+          const size = smallest - perLayer + numLayers * oneLayer;
           const off = Math.abs(1 - size / total - fraction);
           const error = off <= FRACTION_TOLERANCE ? 0 : off;
           if (error > best.error) continue;
