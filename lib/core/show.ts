@@ -34,7 +34,8 @@ export function markdown(text: string): Markdown {
 }
 
 function isFigure(thing: Displayable): thing is FigureSpec {
-  return "data" in thing && "layout" in thing;
+  return typeof thing === "object" && thing !== null && "data" in thing &&
+    "layout" in thing;
 }
 
 /** Tables of objects, whichever way their rows are given. */
@@ -153,7 +154,7 @@ function textOf(thing: Displayable): string {
   if (typeof thing === "object" && thing !== null && "rows" in thing) {
     return toText(asTable(thing), { width: process.stdout.columns ?? 100 });
   }
-  if (typeof thing === "object" && thing !== null && isFigure(thing)) {
+  if (isFigure(thing)) {
     return `[Figure: ${thing.title}] ${thing.caption}`.trim();
   }
   return String(mimeBundle(thing)["text/plain"]);
