@@ -8,7 +8,7 @@
 // but another way of packing. The micro-kernel keeps an MR x NR tile of C in
 // registers. Strips at the edge are padded with zeros and their tile goes
 // through a buffer, so that nothing outside C is written.
-import { madd } from "./simd";
+import { madd, sumLanes } from "./simd";
 
 const MR: i32 = 6; // rows of the register tile
 const NR: i32 = 8; // columns of the register tile: two vectors
@@ -273,6 +273,127 @@ function addTile(
   }
 }
 
+/** y = beta y + alpha sum, one element. */
+// @ts-ignore: decorator
+
+function addTo(y: usize, sum: f32, alpha: f32, beta: f32): void {
+  sum *= alpha;
+  if (beta != 0) sum += beta * load<f32>(y);
+  store<f32>(y, sum);
+}
+
+/** Depth of a product with a vector that is done at once: the vector fits L1. */
+const VECTOR_DEPTH: i32 = 4096;
+
+/**
+ * y[n] = alpha x[k] op(B)[k, n] + beta y; B is read once, and not packed.
+ *
+ * `strideX` and `strideY` count elements: a column of a matrix is a vector too.
+ */
+function gemv(
+  transposeB: bool,
+  n: i32,
+  k: i32,
+  alpha: f32,
+  x: usize,
+  strideX: i32,
+  b: usize,
+  ldb: i32,
+  beta: f32,
+  y: usize,
+  strideY: i32,
+  packed: usize,
+): void {
+  const rowB = <usize> ldb * 4;
+  const stepX = <usize> strideX * 4;
+  const stepY = <usize> strideY * 4;
+  for (let first = 0; first < k; first += VECTOR_DEPTH) {
+    const depth = min(VECTOR_DEPTH, k - first);
+    const keep: f32 = first == 0 ? beta : 1;
+    for (let p = 0; p < depth; p++) {
+      store<f32>(packed + (<usize> p << 2), load<f32>(x));
+      x += stepX;
+    }
+    let j = 0;
+    if (transposeB) { // dot products with the rows of B, four at a time
+      for (; j + 4 <= n; j += 4) {
+        const r0 = b + <usize> j * rowB + <usize> first * 4;
+        const r1 = r0 + rowB;
+        const r2 = r1 + rowB;
+        const r3 = r2 + rowB;
+        let s0 = f32x4.splat(0), s1 = f32x4.splat(0);
+        let s2 = f32x4.splat(0), s3 = f32x4.splat(0);
+        let p = 0;
+        for (; p + 4 <= depth; p += 4) {
+          const at = <usize> p << 2;
+          const v = v128.load(packed + at);
+          s0 = madd(v, v128.load(r0 + at), s0);
+          s1 = madd(v, v128.load(r1 + at), s1);
+          s2 = madd(v, v128.load(r2 + at), s2);
+          s3 = madd(v, v128.load(r3 + at), s3);
+        }
+        let t0 = sumLanes(s0), t1 = sumLanes(s1);
+        let t2 = sumLanes(s2), t3 = sumLanes(s3);
+        for (; p < depth; p++) {
+          const at = <usize> p << 2;
+          const v = load<f32>(packed + at);
+          t0 += v * load<f32>(r0 + at);
+          t1 += v * load<f32>(r1 + at);
+          t2 += v * load<f32>(r2 + at);
+          t3 += v * load<f32>(r3 + at);
+        }
+        const to = y + <usize> j * stepY;
+        addTo(to, t0, alpha, keep);
+        addTo(to + stepY, t1, alpha, keep);
+        addTo(to + 2 * stepY, t2, alpha, keep);
+        addTo(to + 3 * stepY, t3, alpha, keep);
+      }
+      for (; j < n; j++) {
+        const row = b + <usize> j * rowB + <usize> first * 4;
+        let sum: f32 = 0;
+        for (let p = 0; p < depth; p++) {
+          const at = <usize> p << 2;
+          sum += load<f32>(packed + at) * load<f32>(row + at);
+        }
+        addTo(y + <usize> j * stepY, sum, alpha, keep);
+      }
+      continue;
+    }
+    const rows = b + <usize> first * rowB;
+    for (; j + 16 <= n; j += 16) { // sums of the rows of B, sixteen columns at a time
+      let s0 = f32x4.splat(0), s1 = f32x4.splat(0);
+      let s2 = f32x4.splat(0), s3 = f32x4.splat(0);
+      let row = rows + (<usize> j << 2);
+      for (let p = 0; p < depth; p++) {
+        const v = v128.load32_splat(packed + (<usize> p << 2));
+        s0 = madd(v, v128.load(row), s0);
+        s1 = madd(v, v128.load(row, 16), s1);
+        s2 = madd(v, v128.load(row, 32), s2);
+        s3 = madd(v, v128.load(row, 48), s3);
+        row += rowB;
+      }
+      const sums = packed + VECTOR_DEPTH * 4;
+      v128.store(sums, s0);
+      v128.store(sums, s1, 16);
+      v128.store(sums, s2, 32);
+      v128.store(sums, s3, 48);
+      for (let c = 0; c < 16; c++) {
+        const sum = load<f32>(sums + (<usize> c << 2));
+        addTo(y + <usize> (j + c) * stepY, sum, alpha, keep);
+      }
+    }
+    for (; j < n; j++) {
+      let row = rows + (<usize> j << 2);
+      let sum: f32 = 0;
+      for (let p = 0; p < depth; p++) {
+        sum += load<f32>(packed + (<usize> p << 2)) * load<f32>(row);
+        row += rowB;
+      }
+      addTo(y + <usize> j * stepY, sum, alpha, keep);
+    }
+  }
+}
+
 /** C = beta C. */
 function scaleC(m: i32, n: i32, beta: f32, c: usize, ldc: i32): void {
   if (beta == 1) return;
@@ -317,6 +438,16 @@ export function gemm(
     return;
   }
   const tile = (scratch + 63) & ~(<usize> 63);
+  if (m == 1) {
+    const stepA = transposeA ? lda : 1;
+    gemv(transposeB, n, k, alpha, a, stepA, b, ldb, beta, c, 1, tile);
+    return;
+  }
+  if (n == 1) { // c' = b' op(A)'
+    const stepB = transposeB ? 1 : ldb;
+    gemv(!transposeA, m, k, alpha, b, stepB, a, lda, beta, c, ldc, tile);
+    return;
+  }
   const packedA = tile + TILE_BYTES;
   const packedB = packedA + A_BYTES;
   for (let p = 0; p < k; p += KC) {
