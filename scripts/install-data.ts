@@ -197,6 +197,7 @@ export async function installData(
       );
     });
     if (code !== 0) throw new Error(explain(code, errors));
+    mkdirSync(dirname(stamp), { recursive: true });
     writeFileSync(`${stamp}.new`, hash);
     renameSync(`${stamp}.new`, stamp);
   } finally {

@@ -16,7 +16,14 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { fold, type Key, permutation, randomInts, split } from "./rng.ts";
+import {
+  fold,
+  type Key,
+  permutation,
+  randomInts,
+  split,
+  uniform,
+} from "./rng.ts";
 import { utf8Length } from "./tokenizer.ts";
 
 /** A text with a name that is unique in its data set. */
@@ -166,20 +173,25 @@ interface Package {
   source: string;
 }
 
-/** Where a data package is; throws unless the pinned version is installed. */
+/** Where a data package is; throws unless the pinned version is completely installed. */
 function findPackage(dataset: string, folder: string): Package {
   const name = textDatasets[dataset].package;
-  const pins = JSON.parse(readFileSync(join(folder, "package.json"), "utf8"));
-  const pinned = pins.dependencies[name];
-  const found = join(folder, "node_modules", ...name.split("/"));
-  let installed = "nothing";
-  if (existsSync(join(found, "package.json"))) {
-    installed =
-      JSON.parse(readFileSync(join(found, "package.json"), "utf8")).version;
-  }
-  if (installed !== pinned) {
+  const modules = join(folder, "node_modules");
+  const found = join(modules, ...name.split("/"));
+  const readJson = (path: string) =>
+    existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
+  const pinned = readJson(join(folder, "package.json")).dependencies?.[name];
+  const installed = readJson(join(found, "package.json")).version;
+  // npm writes this file last: without it an installation was interrupted.
+  const complete = existsSync(join(modules, ".package-lock.json"));
+  if (!complete || installed === undefined || installed !== pinned) {
+    const state = installed === undefined
+      ? "not found"
+      : complete
+      ? `found ${installed}`
+      : "found a part";
     throw new Error(
-      `Cannot read the data set "${dataset}" as package ${name}@${pinned} must be installed: found ${installed}; run \`${INSTALL_COMMAND}\``,
+      `Cannot read the data set "${dataset}" as package ${name}@${pinned} must be installed: ${state}; run \`${INSTALL_COMMAND}\``,
     );
   }
   return { folder: found, source: `${name}@${installed}` };
@@ -1067,7 +1079,7 @@ export interface ClozeOptions {
   /** Words that a continuation must have. */
   minWords?: number;
   maxWords?: number;
-  /** Lengths of the choices differ by at most this share of the true one's characters. */
+  /** Lengths of the choices differ by at most this share of the true one's characters; our choice. */
   lengthTolerance?: number;
 }
 
@@ -1093,8 +1105,8 @@ interface Continuation {
  *
  * The context is `contextSentences` consecutive sentences (and the first half of the next one if `cut` is
  * "middle"); the true choice is what follows. The others are true continuations of places in *other*
- * documents, of different texts, whose lengths in characters differ from the true one's by at most
- * `lengthTolerance`, so that length does not give the answer away. Every place is asked about at most once
+ * documents, of different texts, with lengths in characters within a band that is `lengthTolerance` of the
+ * true one's length wide and lies at random around it, so that length does not give the answer away. Every place is asked about at most once
  * and the position of the answer is random. Chance is 1 / choices. Score a choice by its log-likelihood
  * per token after the context.
  *
@@ -1159,10 +1171,13 @@ export function clozeQuestions(
   for (const i of permutation(orderKey, places.length)) {
     if (questions.length === count) break;
     const place = places[i];
-    const slack = lengthTolerance * place.text.length;
-    const from = lowerBound(lengths, place.text.length - slack);
-    const to = lowerBound(lengths, place.text.length + slack + 0.5);
-    const [drawKey, answerKey] = split(fold(questionKey, i));
+    const [drawKey, answerKey, bandKey] = split(fold(questionKey, i), 3);
+    // A band of lengths put at random around the true one: were it centred, the answer would more often
+    // be of middle length.
+    const width = lengthTolerance * place.text.length;
+    const low = place.text.length - width * uniform(bandKey, 1)[0];
+    const from = lowerBound(lengths, low);
+    const to = lowerBound(lengths, Math.floor(low + width) + 1);
     const distractors: number[] = [];
     for (const k of permutation(drawKey, to - from)) {
       if (distractors.length === choices - 1) break;
