@@ -9,9 +9,16 @@ type Load = () => Promise<{ default: Experiment }>;
 /** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
 export const experiments: Record<string, Load> = {
   base: () => import("./base.ts"),
+  rora: () => import("./rora.ts"),
 };
 
-/** Path of an experiment's module: lib/experiments/<name>.ts, or the given path of a module of the reader's own. */
+/** Experiments that make what others start from; they run only when they are named. */
+export const preparations: readonly string[] = ["base"];
+
+/**
+ * Path of an experiment's module: lib/experiments/<name>.ts, or the given path of a module of the
+ * reader's own.
+ */
 export function experimentFile(name: string): string {
   return name.endsWith(".ts")
     ? resolve(name)

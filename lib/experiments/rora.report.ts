@@ -1,0 +1,474 @@
+/** What the RoRA runs say: claims, tables and figures. Reads summaries, computes no runs. */
+import { loadClaims } from "../core/claims.ts";
+import {
+  type FigureOptions,
+  lineFigure,
+  type LineOptions,
+  paperFigure,
+} from "../core/figure.ts";
+import type {
+  ArmSummary,
+  FigureSpec,
+  Measurement,
+  MetricSummary,
+  ResultTable,
+} from "../core/runs.ts";
+import { type Estimate, mean, pairedDifference, slope } from "../core/stats.ts";
+import type { Row } from "../core/table.ts";
+import type { Base, Config, Method } from "./rora.ts";
+
+const LABELS: Record<Method, string> = {
+  frozen: "frozen",
+  lora: "LoRA",
+  rora: "RoRA (= rsLoRA)",
+  dora: "DoRA",
+  "dora-sqrt": "DoRA, alpha / sqrt(r)",
+  full: "full fine-tuning",
+};
+
+const ADAPTER_METHODS: Method[] = ["lora", "rora", "dora", "dora-sqrt"];
+const ORDER = ADAPTER_METHODS.map((method) => LABELS[method]);
+
+/** An adaptation arm with the parts of its config that reports sort by. */
+interface Adapted {
+  base: Base;
+  method: Method;
+  rank: number;
+  learningRate: number;
+  metrics: Record<string, MetricSummary>;
+  seconds: number;
+}
+
+function adapted(arms: ArmSummary[]): Adapted[] {
+  return arms
+    .filter(({ config }) => "method" in config)
+    .map(({ config, metrics, timings, seconds }) => ({
+      base: config.base as Base,
+      method: config.method as Method,
+      rank: config.rank as number,
+      learningRate: config.learningRate as number,
+      metrics,
+      seconds: timings.trainSeconds?.mean ?? seconds,
+    }));
+}
+
+/** The arms of a method on a base at the fixed learning rate, by rank. */
+function series(
+  runs: Adapted[],
+  base: Base,
+  method: Method,
+  learningRate: number,
+): Adapted[] {
+  return runs
+    .filter((run) =>
+      run.base === base && run.method === method &&
+      run.learningRate === learningRate && run.rank > 0
+    )
+    .sort((a, b) => a.rank - b.rank);
+}
+
+/** Value with its 95 % interval as a table cell. */
+function cell({ mean, low, high, n }: MetricSummary) {
+  return { mean, halfWidth: n > 1 ? (high - low) / 2 : 0, n };
+}
+
+// Claims --------------------------------------------------------------------------------------------
+
+/** Mean over the shared ranks of a metric, per seed. */
+function overRanks(
+  runs: Adapted[],
+  ranks: number[],
+  metric: string,
+): number[] {
+  const chosen = runs.filter(({ rank }) => ranks.includes(rank));
+  const seeds = Math.min(...chosen.map(({ metrics }) => metrics[metric].n));
+  return Array.from(
+    { length: seeds },
+    (_, s) => mean(chosen.map(({ metrics }) => metrics[metric].values[s])),
+  );
+}
+
+/** Gain of RoRA over another method in accuracy, mean over the ranks that both have, paired by seed. */
+function gain(
+  runs: Adapted[],
+  base: Base,
+  other: Method,
+  { learningRate }: Config,
+): Measurement {
+  const ours = series(runs, base, "rora", learningRate);
+  const theirs = series(runs, base, other, learningRate);
+  const ranks = ours.map(({ rank }) => rank)
+    .filter((r) => theirs.some(({ rank }) => rank === r));
+  const difference = pairedDifference(
+    overRanks(ours, ranks, "accuracyPercent"),
+    overRanks(theirs, ranks, "accuracyPercent"),
+  );
+  return measurement(
+    difference,
+    "points",
+    `RoRA - ${LABELS[other]} on the ${base} model, mean over ranks ${
+      ranks.join(", ")
+    }, paired by seed`,
+  );
+}
+
+function measurement(
+  { value, low, high, n }: Estimate,
+  unit: string,
+  note: string,
+): Measurement {
+  return { value, low, high, n, unit, note };
+}
+
+/** Slope of log metric against log rank over all seeds. */
+function exponent(runs: Adapted[], metric: string) {
+  const points = runs.flatMap(({ rank, metrics }) =>
+    metrics[metric].values.map((value) => [Math.log(rank), Math.log(value)])
+  );
+  return slope(points.map(([x]) => x), points.map(([, y]) => y));
+}
+
+export function measure(
+  arms: ArmSummary[],
+  config: Config,
+): Record<string, Measurement> {
+  const runs = adapted(arms);
+  const { learningRate } = config;
+  const rora = series(runs, "dense", "rora", learningRate);
+  const lora = series(runs, "dense", "lora", learningRate);
+  const loraExponent = exponent(lora, "gradNormBFirst").value;
+  const perDoubling = (list: Adapted[]) => {
+    const points = list.flatMap(({ rank, metrics }) =>
+      metrics.accuracyPercent.values.map((value) => [Math.log2(rank), value])
+    );
+    return slope(points.map(([x]) => x), points.map(([, y]) => y));
+  };
+  return {
+    "rora-gradient-rank": measurement(
+      exponent(rora, "gradNormBFirst"),
+      "",
+      `ranks ${rora.map(({ rank }) => rank).join(", ")}; LoRA ${
+        loraExponent.toFixed(3)
+      }`,
+    ),
+    "rora-rank-trend": {
+      ...measurement(
+        perDoubling(rora),
+        "points",
+        `accuracy gained per doubling of the rank; LoRA ${
+          perDoubling(lora).value.toFixed(2)
+        }`,
+      ),
+      points: rora.map(({ rank, metrics: { accuracyPercent } }) => ({
+        x: rank,
+        value: accuracyPercent.mean,
+        low: accuracyPercent.low,
+        high: accuracyPercent.high,
+      })),
+    },
+    "rora-dense-lora": gain(runs, "dense", "lora", config),
+    "rora-dense-dora": gain(runs, "dense", "dora", config),
+    "rora-pruned-lora": gain(runs, "recovered", "lora", config),
+    "rora-pruned-dora": gain(runs, "recovered", "dora", config),
+  };
+}
+
+// Tables --------------------------------------------------------------------------------------------
+
+const RESULT_COLUMNS: [string, string][] = [
+  ["accuracy (%)", "accuracyPercent"],
+  ["test loss (nats/token)", "testLoss"],
+  ["perplexity", "testPerplexity"],
+  ["|dL/dB| first step", "gradNormBFirst"],
+  ["|dW|", "deltaNorm"],
+  ["adapter (bytes)", "adapterBytes"],
+];
+
+function comparison(
+  runs: Adapted[],
+  base: Base,
+  { learningRate, seeds }: Config,
+): ResultTable {
+  const rows = runs.filter((run) =>
+    run.base === base &&
+    (["frozen", "full"].includes(run.method) ||
+      run.learningRate === learningRate)
+  );
+  return {
+    id: `rora-${base}`,
+    title: `Methods on the ${base} model`,
+    caption:
+      `alpha and steps are the same for all; adapters at learning rate ${learningRate}. Mean ± half of the 95 % interval over ${seeds} seeds.`,
+    columns: [
+      "method",
+      "rank",
+      "learning rate",
+      ...RESULT_COLUMNS.map(([title]) => title),
+      "training (s)",
+    ],
+    rows: rows.map(({ method, rank, learningRate, metrics, seconds }) => [
+      LABELS[method],
+      rank || null,
+      learningRate || null,
+      ...RESULT_COLUMNS.map(([, name]) =>
+        name in metrics ? spread(metrics[name]) : null
+      ),
+      method === "frozen" ? null : Number(seconds.toPrecision(3)),
+    ]),
+  };
+}
+
+/** "1.23 ± 0.04", or one number if nothing varies. */
+function spread({ mean, low, high, n }: MetricSummary): string | number {
+  const half = (high - low) / 2;
+  if (n < 2 || !(half > 0)) return Number(mean.toPrecision(5));
+  const digits = Math.max(0, 1 - Math.floor(Math.log10(half)));
+  return `${mean.toFixed(digits)} ± ${half.toFixed(digits)}`;
+}
+
+/** Per method and rank the best of the learning rates by validation loss. */
+function tuned(runs: Adapted[], { sweep }: Config): Adapted[] {
+  const chosen: Adapted[] = [];
+  for (const method of sweep.methods) {
+    for (const rank of sweep.ranks) {
+      const tried = runs.filter((run) =>
+        run.base === sweep.base && run.method === method && run.rank === rank
+      );
+      tried.sort((a, b) =>
+        a.metrics.validationLoss.mean - b.metrics.validationLoss.mean
+      );
+      if (tried.length > 1) chosen.push(tried[0]);
+    }
+  }
+  return chosen;
+}
+
+/** RoRA's gain over LoRA at the fixed learning rate, and at each method's own best one. */
+function survival(runs: Adapted[], config: Config): ResultTable {
+  const best = tuned(runs, config);
+  const { sweep, learningRate } = config;
+  const at = (list: Adapted[], method: Method, rank: number) =>
+    list.find((run) => run.method === method && run.rank === rank);
+  const fixed = runs.filter((run) =>
+    run.base === sweep.base && run.learningRate === learningRate
+  );
+  const rows: ResultTable["rows"] = [];
+  for (const rank of sweep.ranks) {
+    for (const method of sweep.methods.filter((m) => m !== "rora")) {
+      for (const [name, list] of [["fixed", fixed], ["tuned", best]] as const) {
+        const ours = at(list, "rora", rank);
+        const theirs = at(list, method, rank);
+        if (ours === undefined || theirs === undefined) continue;
+        const difference = (metric: string) => {
+          const n = Math.min(ours.metrics[metric].n, theirs.metrics[metric].n);
+          const { value, low, high } = pairedDifference(
+            ours.metrics[metric].values.slice(0, n),
+            theirs.metrics[metric].values.slice(0, n),
+          );
+          return spread({ mean: value, low, high, n, sd: 0, values: [] });
+        };
+        rows.push([
+          `RoRA - ${LABELS[method]}`,
+          rank,
+          name,
+          ours.learningRate,
+          theirs.learningRate,
+          difference("accuracyPercent"),
+          difference("testLoss"),
+        ]);
+      }
+    }
+  }
+  return {
+    id: "rora-survival",
+    title: "What of RoRA's gain survives a learning rate chosen per method",
+    caption:
+      `Fixed: every method at ${learningRate}. Tuned: each method and rank at the rate with the lowest validation loss; the differences are measured on the test part, paired by seed (± half of the 95 % interval).`,
+    columns: [
+      "comparison",
+      "rank",
+      "learning rate",
+      "RoRA's",
+      "the other's",
+      "accuracy (points)",
+      "test loss (nats/token)",
+    ],
+    rows,
+  };
+}
+
+function pruningTable(arms: ArmSummary[]): ResultTable[] {
+  const arm = arms.find(({ id }) => id === "prune");
+  if (arm === undefined) return [];
+  const value = (name: string) => arm.metrics[name].mean;
+  return [{
+    id: "rora-pruning",
+    title: "The base model before and after pruning",
+    caption: `Perplexity on held-out pretraining text; ${
+      (100 * value("prunedFraction")).toFixed(1)
+    } % of the parameters are pruned, the recovery takes ${
+      value("recoveryTokens")
+    } tokens.`,
+    columns: ["model", "parameters", "perplexity"],
+    rows: [
+      ["dense", value("denseParameters"), value("densePerplexity")],
+      ["pruned", value("prunedParameters"), value("prunedPerplexity")],
+      [
+        "pruned and recovered",
+        value("prunedParameters"),
+        value("recoveredPerplexity"),
+      ],
+    ],
+  }];
+}
+
+export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
+  const runs = adapted(arms);
+  const bases = [...new Set(runs.map(({ base }) => base))];
+  return [
+    ...bases.map((base) => comparison(runs, base, config)),
+    survival(runs, config),
+    ...pruningTable(arms),
+  ].filter(({ rows }) => rows.length > 0);
+}
+
+// Figures -------------------------------------------------------------------------------------------
+
+const RANK_AXIS = { title: "rank", scale: "log" as const };
+
+/** A metric against the rank, one line per method. */
+function againstRank(
+  runs: Adapted[],
+  base: Base,
+  { learningRate, seeds }: Config,
+  metric: string,
+  yAxis: LineOptions["yAxis"],
+  { id, title, caption }: FigureOptions,
+): FigureSpec {
+  const rows = ADAPTER_METHODS.flatMap((method) =>
+    series(runs, base, method, learningRate).map((run): Row => ({
+      method: LABELS[method],
+      rank: run.rank,
+      value: cell(run.metrics[metric]),
+    }))
+  );
+  const ranks = [...new Set(rows.map(({ rank }) => rank as number))];
+  return lineFigure(rows, {
+    id,
+    title,
+    caption:
+      `${caption} Learning rate ${learningRate}; bars are 95 % intervals over ${seeds} seeds.`,
+    x: "rank",
+    y: "value",
+    series: "method",
+    order: ORDER,
+    xAxis: { ...RANK_AXIS, ticks: ranks.sort((a, b) => a - b) },
+    yAxis,
+  });
+}
+
+/** Test loss against the learning rate for one rank. */
+function sweepFigure(
+  runs: Adapted[],
+  rank: number,
+  { sweep }: Config,
+): FigureSpec {
+  const rows = runs
+    .filter((run) =>
+      run.base === sweep.base && run.rank === rank &&
+      sweep.methods.includes(run.method)
+    )
+    .sort((a, b) => a.learningRate - b.learningRate)
+    .map((run): Row => ({
+      method: LABELS[run.method],
+      learningRate: run.learningRate,
+      loss: cell(run.metrics.testLoss),
+    }));
+  return lineFigure(rows, {
+    id: `rora-sweep-r${rank}`,
+    title: `Learning rates at rank ${rank}, ${sweep.base} model`,
+    caption:
+      "Test loss after the same number of steps; each method has its own best rate. Bars are 95 % intervals over the seeds.",
+    x: "learningRate",
+    y: "loss",
+    series: "method",
+    order: ORDER,
+    xAxis: {
+      title: "learning rate",
+      scale: "log",
+      ticks: [...new Set(rows.map((row) => row.learningRate as number))],
+    },
+    yAxis: { title: "test loss", unit: "nats per token" },
+  });
+}
+
+/** Measured gains beside the paper's. */
+function paperComparison(
+  arms: ArmSummary[],
+  config: Config,
+): FigureSpec[] {
+  const claims = (loadClaims("rora")?.claims ?? [])
+    .filter(({ unit, value }) => unit === "points" && value !== null);
+  const measured = measure(arms, config);
+  const label = (id: string) =>
+    id.replace("rora-", "").replace("-", " model, against ")
+      .replace("lora", "LoRA").replace("dora", "DoRA");
+  const rows = claims.map(({ id, value }): Row => {
+    const { value: mean, low, high, n } = measured[id];
+    return {
+      claim: label(id),
+      paper: value,
+      measured: { mean, halfWidth: (high - low) / 2, n },
+    };
+  });
+  return [
+    paperFigure(rows, {
+      id: "rora-paper",
+      title: "RoRA's gain in accuracy: the paper and here",
+      caption:
+        "Hollow: LLaMA-7B and Sheared-LLaMA-1.3B, commonsense tasks (abstract). Filled: this scale, continuation questions, fixed learning rate, 95 % interval over seeds.",
+      claim: "claim",
+      paper: "paper",
+      measured: "measured",
+      xAxis: { title: "gain in accuracy", unit: "points" },
+    }),
+  ];
+}
+
+export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
+  const runs = adapted(arms);
+  const accuracy = { title: "accuracy", unit: "%" };
+  const loss = { title: "test loss", unit: "nats per token" };
+  const bases = [...new Set(runs.map(({ base }) => base))];
+  return [
+    ...paperComparison(arms, config),
+    ...bases.map((base) =>
+      againstRank(runs, base, config, "testLoss", loss, {
+        id: `rora-loss-${base}`,
+        title: `Test loss against rank, ${base} model`,
+        caption: "After the same steps on the same batches.",
+      })
+    ),
+    ...bases.map((base) =>
+      againstRank(runs, base, config, "accuracyPercent", accuracy, {
+        id: `rora-accuracy-${base}`,
+        title: `Accuracy against rank, ${base} model`,
+        caption: "Four-way continuation questions from held-out documents.",
+      })
+    ),
+    againstRank(
+      runs,
+      "dense",
+      config,
+      "gradNormBFirst",
+      { title: "|dL/dB| at the first step", scale: "log" },
+      {
+        id: "rora-gradient",
+        title: "Gradient norm against rank, dense model",
+        caption:
+          "Flat for alpha / sqrt(r), falling as r^-0.5 for alpha / r, as the algebra says.",
+      },
+    ),
+    ...config.sweep.ranks.map((rank) => sweepFigure(runs, rank, config)),
+  ];
+}

