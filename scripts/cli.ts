@@ -1,8 +1,14 @@
-/** Helpers of the command-line scripts: one-line errors, overrides of a config, ages and durations in words. */
+/**
+ * Helpers of the command-line scripts: one-line errors, overrides of a config, ages and durations
+ * in words.
+ */
 import process from "node:process";
 import type { Json } from "../lib/core/runs.ts";
 
-/** Runs a script's main function; an expected error is one line on stderr, an unexpected one keeps its stack; exit code 1 either way. */
+/**
+ * Runs a script's main function; an expected error is one line on stderr, an unexpected one keeps
+ * its stack; exit code 1 either way.
+ */
 export async function main(run: () => Promise<number | void>): Promise<void> {
   try {
     process.exitCode = await run() ?? 0;
@@ -24,7 +30,10 @@ export function describeError(error: unknown): string {
   return error.stack ?? error.message;
 }
 
-/** Number of insertions, deletions, changes and swaps of neighbours that turn one word into the other. */
+/**
+ * Number of insertions, deletions, changes and swaps of neighbours that turn one word into the
+ * other.
+ */
 function editDistance(a: string, b: string): number {
   const d = Array.from(
     { length: a.length + 1 },
@@ -69,7 +78,10 @@ function parseValue(text: string): Json {
   }
 }
 
-/** A copy of `config` with `path=value` overrides: dotted paths, JSON values; only existing keys, and of the same kind. */
+/**
+ * A copy of `config` with `path=value` overrides: dotted paths, JSON values; only existing keys,
+ * and of the same kind.
+ */
 export function applyOverrides<Config extends object>(
   config: Config,
   overrides: string[],

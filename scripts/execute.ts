@@ -1,5 +1,4 @@
 /** One run, in this process: from its spec to its record. */
-import process from "node:process";
 import { key as rngKey } from "../lib/core/rng.ts";
 import {
   artifactPath,
@@ -148,7 +147,8 @@ export async function executeRun(
       startedAt,
       seconds: Number(seconds().toFixed(3)),
       peakMemoryMb: peakMemoryMb(),
-      command: `${process.argv0.replace(/^.*[/\\]/, "")} scripts/run.ts`,
+      command:
+        `run.ts ${experiment.name} --arm ${spec.arm} --seed ${spec.seed} --profile ${spec.profile}`,
     },
   });
 }

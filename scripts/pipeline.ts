@@ -38,6 +38,7 @@ import {
   experimentFile,
   experiments,
   loadExperiment,
+  preparations,
 } from "../lib/experiments/index.ts";
 import {
   applyOverrides,
@@ -160,7 +161,9 @@ function selectPapers(names: string[]): string[] {
       );
     }
   }
-  return names.length === 0 ? known : [...new Set(names)];
+  return names.length === 0
+    ? known.filter((name) => !preparations.includes(name))
+    : [...new Set(names)];
 }
 
 /** `--seeds n` as an override of the config's `seeds`, be it a count or a list. */
@@ -418,7 +421,10 @@ export function verdictText(
   ].join("\n");
 }
 
-/** Claims of a registered paper; those of a module of the reader's own lie beside it as <module>.claims.json. */
+/**
+ * Claims of a registered paper; those of a module of the reader's own lie beside it as
+ * <module>.claims.json.
+ */
 function claimsOf(experiment: Experiment, source: string): ClaimsFile | null {
   return source.endsWith(".ts")
     ? loadClaims(experiment.name, resolve(source.replace(/ts$/, "claims.json")))
@@ -515,7 +521,9 @@ async function executeNotebook(paper: Paper, options: Options): Promise<void> {
   );
 }
 
-/** Runs `work` and reports its error as a line, so that the next paper goes on; true if it failed. */
+/**
+ * Runs `work` and reports its error as a line, so that the next paper goes on; true if it failed.
+ */
 async function failed(
   what: string,
   work: () => void | Promise<unknown>,
@@ -532,7 +540,10 @@ async function failed(
   }
 }
 
-/** `reproduce` (all papers, or those named) and `run` (one paper, or one arm); resolves to the exit code. */
+/**
+ * `reproduce` (all papers, or those named) and `run` (one paper, or one arm); resolves to the
+ * exit code.
+ */
 export async function reproduceMain(
   args: string[],
   door: "reproduce" | "run" = "reproduce",

@@ -1,9 +1,9 @@
 /**
  * The pool: runs of any number of experiments, in as many processes as there are cores.
  *
- * `planRuns` turns an experiment's config into tasks with known cache keys; `runPool` takes finished
- * runs from the cache and computes the others, each after those it needs. A finished run is on disk at
- * once, so that stopping the pool in any way loses only the runs in progress.
+ * `planRuns` turns an experiment's config into tasks with known cache keys; `runPool` takes
+ * finished runs from the cache and computes the others, each after those it needs. A finished run
+ * is on disk at once, so that stopping the pool in any way loses only the runs in progress.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import process from "node:process";
@@ -243,14 +243,20 @@ class RunWorker {
   }
 }
 
-/** The message of a failed run: one line if it says what to do, else with the last lines that it wrote. */
+/**
+ * The message of a failed run: one line if it says what to do, else with the last lines that it
+ * wrote.
+ */
 function failure(message: string, tail: string[]): string {
   return isExpected(message)
     ? message
     : [message, ...tail.map((line) => `  | ${line}`)].join("\n");
 }
 
-/** Takes every task from the cache or computes it; resolves when all are finished, failed ones included. */
+/**
+ * Takes every task from the cache or computes it; resolves when all are finished, failed ones
+ * included.
+ */
 export async function runPool(
   tasks: Task[],
   options: PoolOptions,

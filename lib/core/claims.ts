@@ -24,8 +24,9 @@ import { type Measurement, projectRoot } from "./runs.ts";
 /**
  * How the measurement relates to the paper's; chosen before the run.
  *
- * `exact`: analytic or deterministic, should be equal. `scaled`: same method, smaller model or data.
- * `modelled`: from our own model of the hardware. `quoted`: shown for context. `out-of-scope`.
+ * `exact`: analytic or deterministic, should be equal. `scaled`: same method, smaller model or
+ * data. `modelled`: from our own model of the hardware. `quoted`: shown for context.
+ * `out-of-scope`.
  */
 export type Fidelity =
   | "exact"
@@ -264,7 +265,10 @@ export function formatMeasurement(measurement: Measurement): string {
   }${count}`;
 }
 
-/** Throws if a measurement cannot be judged: missing, not finite, of another unit, or its interval inside out. */
+/**
+ * Throws if a measurement cannot be judged: missing, not finite, of another unit, or its interval
+ * inside out.
+ */
 function checkMeasurement(
   claim: Claim,
   measurement: Measurement | undefined,
@@ -359,7 +363,10 @@ function judgeDirection(
   };
 }
 
-/** Rule `trend`: no value lies against the direction from any earlier one by more than the margin, so a slide in small steps counts as well. */
+/**
+ * Rule `trend`: no value lies against the direction from any earlier one by more than the margin,
+ * so a slide in small steps counts as well.
+ */
 function judgeTrend(claim: Claim, margin: number, m: Measurement): Verdict {
   const points = m.points ?? [];
   if (points.length < 2) {
@@ -447,7 +454,10 @@ export function checkMeasured(
   }
 }
 
-/** One claim with the paper's value, what was measured, and the verdict: a row of the verdict table. */
+/**
+ * One claim with the paper's value, what was measured, and the verdict: a row of the verdict
+ * table.
+ */
 export interface VerdictRow extends Verdict {
   claim: Claim;
   /** From the recorded full run; null if there is none, or the claim is not measured. */
@@ -456,7 +466,10 @@ export interface VerdictRow extends Verdict {
   local: Measurement | null;
 }
 
-/** The verdict table of a paper: verdicts are those of the recorded full run, `local` stands beside them. */
+/**
+ * The verdict table of a paper: verdicts are those of the recorded full run, `local` stands
+ * beside them.
+ */
 export function verdictRows(
   file: ClaimsFile,
   recorded: Record<string, Measurement> | null,

@@ -2,9 +2,9 @@
  * Where a result comes from: the code, data, packages, commit and machine behind a run.
  *
  * The code hash covers the experiment's module and every file it imports, followed through relative
- * imports without running anything. Type-only imports are left out, as they vanish. So is what only
- * reads results, that a new caption does not make every run stale: the core's tables, figures and
- * claims, and modules named `*.report.ts`, where an experiment may keep its own.
+ * imports without running anything. Type-only imports are left out, as they vanish. So is what a
+ * run's numbers do not depend on, lest a new caption make every run stale: the core's records,
+ * claims, tables and figures, and modules named `*.report.ts`, where an experiment keeps its own.
  */
 import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
@@ -36,8 +36,9 @@ export function importsOf(source: string): string[] {
   return found;
 }
 
-/** Modules that only read results; a run has no business with them. */
-const REPORTING = /(\.report|lib\/core\/(table|figure|show|svg|claims))\.ts$/;
+/** Modules that keep, judge or show results; no run computes with them. */
+const REPORTING =
+  /(\.report|lib\/core\/(runs|claims|table|figure|show|svg))\.ts$/;
 
 /** What an entry module is made of: its own files and the packages they import. */
 export interface CodeInfo {
@@ -104,7 +105,10 @@ export function packageVersions(packages: string[]): Record<string, string> {
   return versions;
 }
 
-/** Hash over files and folders (all files below them), by path and content; a path that does not exist counts as absent. */
+/**
+ * Hash over files and folders (all files below them), by path and content; a path that does not
+ * exist counts as absent.
+ */
 export function hashFiles(paths: string[]): string {
   const root = projectRoot();
   const entries: [string, string][] = [];
@@ -122,7 +126,10 @@ export function hashFiles(paths: string[]): string {
   return contentHash(entries);
 }
 
-/** Commit of the project and whether files differ from it; "unknown" where git or the repository is absent. Results and notebooks, which programs write, do not count. */
+/**
+ * Commit of the project and whether files differ from it; "unknown" where git or the repository
+ * is absent. Results and notebooks, which programs write, do not count.
+ */
 export function gitState(): GitState {
   const git = (...args: string[]) =>
     execFileSync("git", args, {
@@ -169,7 +176,10 @@ export function peakMemoryMb(): number {
   return Math.round(process.resourceUsage().maxRSS / 1024);
 }
 
-/** Versions and integrity hashes of data packages, as data/package-lock.json pins them; of all of them if `names` is not given. */
+/**
+ * Versions and integrity hashes of data packages, as data/package-lock.json pins them; of all of
+ * them if `names` is not given.
+ */
 function dataPins(names?: string[]): unknown {
   const path = join(projectRoot(), "data", "package-lock.json");
   if (!existsSync(path)) return "absent";
@@ -181,7 +191,10 @@ function dataPins(names?: string[]): unknown {
     .map(([name, p]) => [name, p.version ?? "", p.integrity ?? ""]);
 }
 
-/** What the numbers of an experiment's runs depend on here and now besides their specs. Makes the tensor engine ready if the experiment uses it. */
+/**
+ * What the numbers of an experiment's runs depend on here and now besides their specs. Makes the
+ * tensor engine ready if the experiment uses it.
+ */
 export async function environmentOf(
   experiment: Experiment,
   entry: string,

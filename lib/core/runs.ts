@@ -1,16 +1,20 @@
 /**
- * Runs and their records: what an experiment is, what one run leaves behind, and how runs become a result set.
+ * Runs and their records: what an experiment is, what one run leaves behind, and how runs become
+ * a result set.
  *
- * An experiment has arms (method, rank, learning rate ...); an arm has seeds; arm x seed is a run. A run is a pure function of its spec, a piece of plain JSON:
- * same spec, same code, same machine and backend, same numbers. Everything that reads results (tables, figures, claims, notebooks, site) reads records and sets,
- * which only programs write, and which carry a hash of their own content, so that a truncated or edited file is noticed.
+ * An experiment has arms (method, rank, learning rate ...); an arm has seeds; arm x seed is a
+ * run. A run is a pure function of its spec, a piece of plain JSON: same spec, same code, same
+ * machine and backend, same numbers. Everything that reads results (tables, figures, claims,
+ * notebooks, site) reads records and sets, which only programs write, and which carry a hash of
+ * their own content, so that a truncated or edited file is noticed.
  *
  *   run record   .cache/runs/<experiment>/<key>.json             one run; `key` hashes all that the numbers depend on
  *   artefacts    .cache/runs/<experiment>/<key>/<name>           bytes that a run leaves for the arms that need it
  *   result set   .cache/summaries/<experiment>/<profile>.json    all arms over their seeds
  *                data/runs/<experiment>/full.json                the published set
  *
- * Scope: types, hashing, reading and writing. The clock is passed in; processes live in `scripts/pool.ts`.
+ * Scope: types, hashing, reading and writing. The clock is passed in; processes live in
+ * `scripts/pool.ts`.
  */
 import { createHash } from "node:crypto";
 import {
@@ -36,7 +40,10 @@ export type Json =
   | Json[]
   | { [name: string]: Json };
 
-/** How much to compute: `smoke` shows that it runs, `quick` is for this machine now, `full` is what gets published. */
+/**
+ * How much to compute: `smoke` shows that it runs, `quick` is for this machine now, `full` is
+ * what gets published.
+ */
 export type Profile = "smoke" | "quick" | "full";
 export const profiles: readonly Profile[] = ["smoke", "quick", "full"];
 
@@ -49,7 +56,10 @@ export interface Arm {
   needs?: string[];
 }
 
-/** What a run returns: numbers, and series of numbers such as a loss curve. Timings go to `context.timing`, as they differ from run to run. */
+/**
+ * What a run returns: numbers, and series of numbers such as a loss curve. Timings go to
+ * `context.timing`, as they differ from run to run.
+ */
 export type Metrics = Record<string, number | number[]>;
 
 /** What a run may use besides its config and key. */
@@ -69,7 +79,10 @@ export interface RunContext {
   readArtifact(arm: string, name: string): Uint8Array;
 }
 
-/** What `publish` may use: results of the whole experiment, and a place for files under `data/models/`. */
+/**
+ * What `publish` may use: results of the whole experiment, and a place for files under
+ * `data/models/`.
+ */
 export interface PublishContext {
   arms: ArmSummary[];
   provenance: Provenance;
@@ -91,7 +104,10 @@ export interface Measurement {
   points?: { x: number; value: number; low?: number; high?: number }[];
 }
 
-/** A table of results: cells are numbers or text; figures of merit carry their unit in the column title. */
+/**
+ * A table of results: cells are numbers or text; figures of merit carry their unit in the column
+ * title.
+ */
 export interface ResultTable {
   id: string;
   title: string;
@@ -113,13 +129,18 @@ export interface Experiment<Config extends object = object> {
   name: string;
   title: string;
   citation: string;
-  /** Commented default configs; plain JSON. `seeds` (a count or a list) is what `--seeds` changes. */
+  /**
+   * Commented default configs; plain JSON. `seeds` (a count or a list) is what `--seeds` changes.
+   */
   profiles: Record<Profile, Config>;
   /** "tensor" (default) makes the engine ready before the run; "none" leaves it out. */
   engine?: "tensor" | "none";
   /** Data packages (names in data/package.json) that the runs read; all of them if not given. */
   packages?: string[];
-  /** Files or folders, from the project root, whose content the runs depend on besides the data packages. */
+  /**
+   * Files or folders, from the project root, whose content the runs depend on besides the data
+   * packages.
+   */
   inputs?: string[];
   arms(config: Config): Arm[];
   run(
@@ -183,7 +204,7 @@ export interface Provenance extends Environment, GitState {
   startedAt: string;
   /** Process time of all runs together (s). */
   seconds: number;
-  /** Largest resident set of any run (MB). */
+  /** Largest resident set (MB) of the processes; one of several runs counts them all. */
   peakMemoryMb: number;
   command: string;
 }
@@ -297,7 +318,8 @@ export function experimentName(experiment: string): string {
 /**
  * Cache key of a run: a hash over all that its numbers depend on.
  *
- * The profile is not part of it: two profiles that ask for the same arm, config and seed share the run.
+ * The profile is not part of it: two profiles that ask for the same arm, config and seed share
+ * the run.
  */
 export function runKey(spec: RunSpec, environment: Environment): string {
   const { arm, config, seed, needs } = spec;
@@ -319,7 +341,9 @@ export function recordPath(experiment: string, key: string): string {
   return join(cacheFolder(), "runs", experimentName(experiment), `${key}.json`);
 }
 
-/** Writes a file so that it is either whole or absent: under a temporary name first, then renamed. */
+/**
+ * Writes a file so that it is either whole or absent: under a temporary name first, then renamed.
+ */
 export function writeAtomic(path: string, content: string | Uint8Array): void {
   mkdirSync(dirname(path), { recursive: true });
   const temporary = `${path}.tmp-${process.pid}`;
@@ -370,7 +394,10 @@ function readSealed<T extends { hash: string; schema: number }>(
   return value;
 }
 
-/** Splits what a run returned into single numbers and series; a number that is not finite is an error. */
+/**
+ * Splits what a run returned into single numbers and series; a number that is not finite is an
+ * error.
+ */
 export function splitMetrics(
   metrics: Metrics,
 ): { metrics: Record<string, number>; series: Record<string, number[]> } {
@@ -398,7 +425,10 @@ export function writeRecord(record: Omit<RunRecord, "hash">): RunRecord {
   return sealed;
 }
 
-/** The record of a run, or null if there is none; throws a SyntaxError if it, or an artefact of it, is damaged. */
+/**
+ * The record of a run, or null if there is none; throws a SyntaxError if it, or an artefact of
+ * it, is damaged.
+ */
 export function readRecord(experiment: string, key: string): RunRecord | null {
   const path = recordPath(experiment, key);
   if (!existsSync(path)) return null;
@@ -565,7 +595,10 @@ export interface SummariseOptions {
   overrides?: string[];
 }
 
-/** All arms of an experiment over their seeds, sealed. `records` holds the runs of each arm, in the order of its seeds. */
+/**
+ * All arms of an experiment over their seeds, sealed. `records` holds the runs of each arm, in
+ * the order of its seeds.
+ */
 export function summarise(
   experiment: Experiment,
   arms: Arm[],
@@ -627,7 +660,10 @@ export function writeSummary(set: ResultSet): string {
   return path;
 }
 
-/** The result set of an experiment, or null if it was never run in this profile; throws if the file is damaged. */
+/**
+ * The result set of an experiment, or null if it was never run in this profile; throws if the
+ * file is damaged.
+ */
 export function loadSummary(
   name: string,
   profile: Profile = "full",

@@ -1,11 +1,14 @@
 /**
- * Small-sample statistics for the experiments: mean, spread, Student-t intervals, paired differences, regression slopes.
+ * Small-sample statistics for the experiments: mean, spread, Student-t intervals, paired
+ * differences, regression slopes.
  *
- * A sweep here has three to ten seeds, so intervals come from Student's t with the exact quantile, never from 1.96 standard errors: at n = 3 the factor is 4.30.
+ * A sweep here has three to ten seeds, so intervals come from Student's t with the exact
+ * quantile, never from 1.96 standard errors: at n = 3 the factor is 4.30.
  *
  *   n   sample size        df  degrees of freedom        level  coverage of an interval, 0.95 unless given
  *
- * Scope: what the result tables need. Intervals assume independent, roughly normal values; `bootstrapInterval` does not, but says little below n = 10.
+ * Scope: what the result tables need. Intervals assume independent, roughly normal values;
+ * `bootstrapInterval` does not, but says little below n = 10.
  */
 import { type Key, randomInts } from "./rng.ts";
 
@@ -36,9 +39,11 @@ export function sd(values: ArrayLike<number>): number {
 }
 
 /**
- * Probability that |T| < t for Student's t with `df` degrees of freedom, exactly: a finite sum for whole `df`.
+ * Probability that |T| < t for Student's t with `df` degrees of freedom, exactly: a finite sum
+ * for whole `df`.
  *
- * With theta = atan(t / sqrt(df)): Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.3 (odd df) and 26.7.4 (even df).
+ * With theta = atan(t / sqrt(df)): Abramowitz and Stegun, Handbook of Mathematical Functions
+ * (1964), 26.7.3 (odd df) and 26.7.4 (even df).
  */
 function tCoverage(theta: number, df: number): number {
   const cos = Math.cos(theta);
@@ -54,9 +59,11 @@ function tCoverage(theta: number, df: number): number {
 }
 
 /**
- * The t with P(|T| < t) = `level` for Student's t with `df` degrees of freedom: the factor before the standard error.
+ * The t with P(|T| < t) = `level` for Student's t with `df` degrees of freedom: the factor before
+ * the standard error.
  *
- * Bisection on the exact coverage, so small `df` need no table: 12.706 for df 1, 4.3027 for df 2, 2.7764 for df 4 at level 0.95.
+ * Bisection on the exact coverage, so small `df` need no table: 12.706 for df 1, 4.3027 for df 2,
+ * 2.7764 for df 4 at level 0.95.
  */
 export function tQuantile(level: number, df: number): number {
   if (!Number.isInteger(df) || df < 1) {
@@ -79,7 +86,10 @@ export function tQuantile(level: number, df: number): number {
   return Math.tan((low + high) / 2) * Math.sqrt(df);
 }
 
-/** Mean of `values` with its Student-t interval: mean ± t(level, n-1) sd / sqrt(n). One value gives an interval of no width. */
+/**
+ * Mean of `values` with its Student-t interval: mean ± t(level, n-1) sd / sqrt(n). One value
+ * gives an interval of no width.
+ */
 export function tInterval(values: ArrayLike<number>, level = 0.95): Estimate {
   const n = values.length;
   if (n === 0) {
@@ -95,7 +105,8 @@ export function tInterval(values: ArrayLike<number>, level = 0.95): Estimate {
 /**
  * Mean of a[i] - b[i] with its Student-t interval.
  *
- * Two arms that share seeds share data order and initialisation; their difference per seed varies less than either, so the pairs are compared, not the means.
+ * Two arms that share seeds share data order and initialisation; their difference per seed varies
+ * less than either, so the pairs are compared, not the means.
  */
 export function pairedDifference(
   a: ArrayLike<number>,
@@ -116,7 +127,8 @@ export interface Slope extends Estimate {
 }
 
 /**
- * Slope of the least-squares line through (x, y) with its Student-t interval (n - 2 degrees of freedom).
+ * Slope of the least-squares line through (x, y) with its Student-t interval (n - 2 degrees of
+ * freedom).
  *
  * Give logarithms for an exponent: the slope of log ‖g‖ against log r is p where ‖g‖ ~ r^p.
  */
@@ -152,7 +164,10 @@ export function slope(
   return { value, low: value - half, high: value + half, n, intercept };
 }
 
-/** Mean of `values` with its percentile bootstrap interval (Efron 1979), from `resamples` draws with replacement. */
+/**
+ * Mean of `values` with its percentile bootstrap interval (Efron 1979), from `resamples` draws
+ * with replacement.
+ */
 export function bootstrapInterval(
   values: ArrayLike<number>,
   key: Key,
