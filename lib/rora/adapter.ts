@@ -122,8 +122,7 @@ const MIN_ROW_NORM = 1e-12;
  *
  * @example
  * ```ts
- * import { equal } from "node:assert/strict";
- * equal(loraScale(16, 64), 0.25);
+ * loraScale(16, 64); // 0.25
  * ```
  */
 export function loraScale(alpha: number, rank: number): number {
@@ -141,8 +140,7 @@ export function loraScale(alpha: number, rank: number): number {
  *
  * @example
  * ```ts
- * import { equal } from "node:assert/strict";
- * equal(roraScale(16, 64), 2);
+ * roraScale(16, 64); // 2
  * ```
  */
 export function roraScale(alpha: number, rank: number): number {
@@ -523,6 +521,16 @@ export function createAdapters(
  * @param options rank 8, alpha 16 and the targets q, k, v, up and down are our defaults
  * @returns Variables that the caller disposes, see `disposeAdapters`
  * @throws RangeError for a rank above the matrix, alpha <= 0 or a target that matches no layer
+ *
+ * @example
+ * ```ts
+ * const adapters = initAdapters(params, { rank: 8, scaling: "rora" }, key(0));
+ * const { grads } = valueAndGrads(
+ *   () => loss(params, config, ids, { adapters: adapterModules(adapters) }),
+ *   adapters.params,
+ * );
+ * Object.keys(grads)[0]; // "model.layers.0.self_attn.q_proj.lora_A.weight"
+ * ```
  */
 export function initAdapters(
   params: ParamTree,

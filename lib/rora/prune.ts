@@ -641,6 +641,13 @@ export function importanceScores(
  * @param target Sizes from 1 to the model's own; see `targetShape`
  * @returns New variables that the caller disposes, and the configuration of a plain LLaMA model
  * @throws RangeError for a size that does not fit
+ *
+ * @example
+ * ```ts
+ * const small = prune(params, config, targetShape(config), { batches });
+ * small.prunedFraction; // near 0.814
+ * forward(small.params, small.config, ids);
+ * ```
  */
 export function prune(
   params: LlamaParams,
