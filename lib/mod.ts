@@ -1,2 +1,36 @@
-/** Adiabat: literate experiments for frugal computing. One namespace per paper plus the core ones. */
+/**
+ * Adiabat: literate experiments for frugal computing.
+ *
+ * One namespace per paper, then what they share:
+ *
+ * ```ts
+ * import { rora, runs, show } from "adiabat";
+ * ```
+ */
+
+// Papers
+export * as rora from "./rora/mod.ts";
+
+// Models and training
+export * as datasets from "./core/datasets.ts";
+export * as llama from "./core/llama.ts";
+export * as nn from "./core/nn.ts";
+export * as optim from "./core/optim.ts";
+export * as rng from "./core/rng.ts";
 export * as tensor from "./core/tensor.ts";
+export * as tokenizer from "./core/tokenizer.ts";
+
+// Formats
+export * as huggingface from "./core/formats/huggingface.ts";
+export * as peft from "./core/formats/peft.ts";
+export * as safetensors from "./core/formats/safetensors.ts";
+
+// Experiments and results
+export * as claims from "./core/claims.ts";
+export * as experiments from "./experiments/index.ts";
+export * as figure from "./core/figure.ts";
+export * as report from "./core/report.ts";
+export * as runs from "./core/runs.ts";
+export * as show from "./core/show.ts";
+export * as stats from "./core/stats.ts";
+export * as table from "./core/table.ts";

@@ -1,10 +1,8 @@
 /** What the RoRA runs say: claims, tables and figures. Reads summaries, computes no runs. */
-import { loadClaims } from "../core/claims.ts";
 import {
   type FigureOptions,
   lineFigure,
   type LineOptions,
-  paperFigure,
 } from "../core/figure.ts";
 import type {
   ArmSummary,
@@ -402,46 +400,12 @@ function sweepFigure(
   });
 }
 
-/** Measured gains beside the paper's. */
-function paperComparison(
-  arms: ArmSummary[],
-  config: Config,
-): FigureSpec[] {
-  const claims = (loadClaims("rora")?.claims ?? [])
-    .filter(({ unit, value }) => unit === "points" && value !== null);
-  const measured = measure(arms, config);
-  const label = (id: string) =>
-    id.replace("rora-", "").replace("-", " model, against ")
-      .replace("lora", "LoRA").replace("dora", "DoRA");
-  const rows = claims.map(({ id, value }): Row => {
-    const { value: mean, low, high, n } = measured[id];
-    return {
-      claim: label(id),
-      paper: value,
-      measured: { mean, halfWidth: (high - low) / 2, n },
-    };
-  });
-  return [
-    paperFigure(rows, {
-      id: "rora-paper",
-      title: "RoRA's gain in accuracy: the paper and here",
-      caption:
-        "Hollow: LLaMA-7B and Sheared-LLaMA-1.3B, commonsense tasks (abstract). Filled: this scale, continuation questions, fixed learning rate, 95 % interval over seeds.",
-      claim: "claim",
-      paper: "paper",
-      measured: "measured",
-      xAxis: { title: "gain in accuracy", unit: "points" },
-    }),
-  ];
-}
-
 export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
   const runs = adapted(arms);
   const accuracy = { title: "accuracy", unit: "%" };
   const loss = { title: "test loss", unit: "nats per token" };
   const bases = [...new Set(runs.map(({ base }) => base))];
   return [
-    ...paperComparison(arms, config),
     ...bases.map((base) =>
       againstRank(runs, base, config, "testLoss", loss, {
         id: `rora-loss-${base}`,
