@@ -86,6 +86,8 @@ interface GptRow {
   engine: string;
   medianMs: number;
   bestMs: number;
+  /** Processor time of a step; far from the median if the machine was busy. */
+  cpuMs: number;
   /** Median of each round. */
   roundsMs: number[];
   timesFasterThanStock: number | null;
@@ -184,6 +186,7 @@ function gptRows(
       engine: rounds[0].engine,
       medianMs: median(roundsMs),
       bestMs: Math.min(...rounds.flatMap(({ stepMs }) => stepMs)),
+      cpuMs: median(rounds.map((r) => median(r.cpuMs))),
       roundsMs,
       timesFasterThanStock: null,
       timesSlowerThanPyTorch: null,
@@ -234,6 +237,7 @@ function gptTable(rows: GptRow[]): string {
     "engine",
     "ms/step",
     "best",
+    "CPU ms",
     "vs stock",
     "vs PyTorch",
     "leaked",
@@ -245,6 +249,7 @@ function gptTable(rows: GptRow[]): string {
       row.name,
       row.medianMs.toFixed(1),
       row.bestMs.toFixed(1),
+      row.cpuMs.toFixed(1),
       orDash(row.timesFasterThanStock, 2, "x faster"),
       orDash(row.timesSlowerThanPyTorch, 2, "x its time"),
       orDash(row.leakedTensorsPerStep, 1),

@@ -83,11 +83,11 @@ def main(task):
         eps=adam["eps"],
         weight_decay=0,
     )
-    losses, step_ms, spent, peak = [], [], 0, 0
+    losses, step_ms, cpu_ms, spent, peak = [], [], [], 0, 0
     while len(step_ms) < task["steps"]:
         if spent > task["seconds"] and len(step_ms) >= task["minSteps"]:
             break
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         optimizer.zero_grad(set_to_none=True)
         logits = forward(params, inputs, size["layers"], size["heads"])
         loss = F.cross_entropy(logits.view(-1, size["vocab"]), labels)
@@ -98,10 +98,12 @@ def main(task):
         spent += seconds
         if len(losses) > task["warmup"]:
             step_ms.append(seconds * 1e3)
+            cpu_ms.append((time.process_time() - cpu_start) * 1e3)
         if len(losses) == 1:
             peak = peak_rss_bytes()
     print(json.dumps({
         "stepMs": step_ms,
+        "cpuMs": cpu_ms,
         "losses": losses,
         "peakRssFirstStepBytes": peak,
         "leakedTensorsPerStep": None,

@@ -26,7 +26,7 @@ import {
   valueAndGrads,
   type Variable,
 } from "../../lib/core/tensor.ts";
-import { now, peakRssBytes } from "./measure.ts";
+import { cpuNow, now, peakRssBytes } from "./measure.ts";
 
 export interface GptSize {
   layers: number;
@@ -53,6 +53,8 @@ export interface GptTask {
 /** What a process answers; gpt.py answers the same. */
 export interface GptResult {
   stepMs: number[];
+  /** Processor time of the same steps: what is left of the noise of a busy machine. */
+  cpuMs: number[];
   losses: number[];
   peakRssFirstStepBytes: number;
   leakedTensorsPerStep: number | null;
@@ -275,16 +277,20 @@ export async function timeGpt(task: GptTask): Promise<GptResult> {
 
   const losses: number[] = [];
   const stepMs: number[] = [];
+  const cpuMs: number[] = [];
   let peakRssFirstStepBytes = 0;
   let tensors = 0;
   let spent = 0;
   for (let i = 0; stepMs.length < task.steps; i++) {
     if (spent > task.seconds * 1000 && stepMs.length >= task.minSteps) break;
-    const start = now();
+    const [start, cpuStart] = [now(), cpuNow()];
     losses.push(update());
     const ms = now() - start;
     spent += ms;
-    if (i >= task.warmup) stepMs.push(ms);
+    if (i >= task.warmup) {
+      stepMs.push(ms);
+      cpuMs.push(cpuNow() - cpuStart);
+    }
     if (i > 0) continue;
     peakRssFirstStepBytes = peakRssBytes();
     tensors = tf.memory().numTensors;
@@ -296,6 +302,7 @@ export async function timeGpt(task: GptTask): Promise<GptResult> {
   if (blas !== null) parts.push(blas);
   return {
     stepMs,
+    cpuMs,
     losses,
     peakRssFirstStepBytes,
     leakedTensorsPerStep: further > 0

@@ -1,10 +1,16 @@
-/** What the benchmarked processes share: clocks, medians, peak memory, and their one line of output. */
+/** What the benchmarked processes share: clocks, the median, peak memory. */
 import { readFileSync } from "node:fs";
 import process from "node:process";
 
 /** Milliseconds of a monotonic clock. */
 export function now(): number {
   return Number(process.hrtime.bigint()) / 1e6;
+}
+
+/** Milliseconds of processor time that this process has used, all its threads together. */
+export function cpuNow(): number {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e3;
 }
 
 export function median(values: number[]): number {
