@@ -48,7 +48,8 @@ function send(message: ToParent): void {
 
 /** Letters and digits of a line: what TypeScript and the JavaScript made of it share. */
 function skeleton(line: string): string {
-  return line.replaceAll("exports.", "").replace(/[\s;,()]/g, "");
+  return line.replace(/(exports\.)?tsLastExpr\d* = /, "")
+    .replaceAll("exports.", "").replace(/[\s;,()]/g, "");
 }
 
 /** The line of the cell, from 1, that became the given line of JavaScript; 0 if none is like it. */

@@ -150,15 +150,19 @@ export function readNotebook(path: string): Notebook {
 
 const MIME_JSON = /^application\/(.+\+)?json$/;
 
+/** Text without the folder in which the project happens to lie. */
+function relativePaths(text: string): string {
+  return text.replaceAll(pathToFileURL(projectRoot).href, ".")
+    .replaceAll(projectRoot, ".");
+}
+
 /** Text that two executions share: no colours, no overwritten progress lines, no paths, no timings. */
 export function normaliseText(text: string): string {
-  return text
+  return relativePaths(text)
     // deno-lint-ignore no-control-regex
     .replace(/\u001b\[[0-9;?]*[A-Za-z]/g, "")
     .replace(/\r\n/g, "\n")
     .replace(/[^\n]*\r/g, "")
-    .replaceAll(pathToFileURL(projectRoot).href, ".")
-    .replaceAll(projectRoot, ".")
     .replace(
       /\b\d+(\.\d+)?(e[-+]?\d+)?\s?(ms|µs|us|s|sec|seconds?|min|minutes?)\b/g,
       "… $3",
@@ -350,8 +354,8 @@ export async function runNotebook(
   let finished = false;
   const locate = (index: number, why: CellFailure): NotebookFailure => ({
     ...why,
-    message: normaliseText(why.message),
-    stack: why.stack.map(normaliseText),
+    message: relativePaths(why.message),
+    stack: why.stack.map(relativePaths),
     cell: index + 1,
     source: index < 0 || why.line === 0
       ? ""
@@ -369,8 +373,8 @@ export async function runNotebook(
     const timer = setTimeout(() => {
       failure = locate(current, {
         name: "Timeout",
-        message: `The notebook took more than ${timeoutSeconds} seconds`
-          .replace(/ seconds$/, " seconds, its limit"),
+        message:
+          `The notebook took more than its limit of ${timeoutSeconds} seconds`,
         stack: [],
         line: 0,
       });
