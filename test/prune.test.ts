@@ -430,6 +430,16 @@ test("errors name the value", () => {
   assert.throws(attempt({}), /calibration batches are required: batches none$/);
   assert.throws(attempt({}, { importance: "random" }), /a key is required/);
   assert.throws(
+    () => {
+      const scores = importanceScores(params, CONFIG, {
+        importance: "magnitude",
+      });
+      scores.hidden[3] = NaN;
+      selectParts(scores, CONFIG, TARGET);
+    },
+    /every score must be finite: score NaN of part 3$/,
+  );
+  assert.throws(
     attempt({}, { importance: "luck", batches: BATCHES() }),
     /must be one of .*: importance "luck"$/,
   );

@@ -215,7 +215,7 @@ function detach(expression: () => Tensor): Tensor {
  *
  * @param x [..., in]
  * @param weight W0 [out, in]
- * @param base Computes W0 x, for instance with quantised weights
+ * @param base Computes W0 x, for instance with quantised weights; DoRA's norm is that of W0 itself
  * @param dropped x after dropout; only the adapter sees it
  * @returns [..., out]
  */

@@ -353,23 +353,26 @@ function taylorScores(
     ) => [name, tf.variable(tensor)]),
   );
   const tree = nestParams(variables);
-  for (const ids of batches) {
-    tf.tidy(() => {
-      const { grads } = valueAndGrads(
-        () => loss(tree, config, ids),
-        tree as ParamTree,
-      );
-      addWeightScores(
-        scores,
-        Object.fromEntries(
-          Object.entries(grads).map((
-            [name, grad],
-          ) => [name, tf.abs(tf.mul(grad, variables[name]))]),
-        ),
-      );
-    });
+  try {
+    for (const ids of batches) {
+      tf.tidy(() => {
+        const { grads } = valueAndGrads(
+          () => loss(tree, config, ids),
+          tree as ParamTree,
+        );
+        addWeightScores(
+          scores,
+          Object.fromEntries(
+            Object.entries(grads).map((
+              [name, grad],
+            ) => [name, tf.abs(tf.mul(grad, variables[name]))]),
+          ),
+        );
+      });
+    }
+  } finally {
+    tf.dispose(variables);
   }
-  tf.dispose(variables);
   return scores;
 }
 
@@ -482,6 +485,14 @@ function calibrate(
 
 /** The indices of the largest scores, ascending; of equal scores the first. */
 function largest(scores: ArrayLike<number>, count: number): number[] {
+  const bad = Array.from(scores).findIndex((score) => !Number.isFinite(score));
+  if (bad >= 0) {
+    throw new RangeError(
+      `Cannot rank the parts as every score must be finite: score ${
+        scores[bad]
+      } of part ${bad}`,
+    );
+  }
   return Array.from(scores, (_, i) => i)
     .sort((a, b) => scores[b] - scores[a] || a - b)
     .slice(0, count)
