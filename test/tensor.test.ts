@@ -15,6 +15,7 @@ import {
   tf,
   valueAndGrads,
 } from "../lib/core/tensor.ts";
+import { findBlas } from "../lib/core/kernels/blas.ts";
 
 /** Prints what was chosen, whether our kernels are there, and a product, in one line of JSON. */
 const PROBE = `
@@ -159,6 +160,14 @@ test("ADIABAT_BACKEND=node takes tfjs-node or says that it is missing", async ()
     assert.is(result.info.backend, "node");
     assert.equal(result.product, PRODUCT);
   }
+});
+
+test("a library without cblas_sgemm is passed over, and said so", async () => {
+  const other = NO_BLAS[process.platform] ?? "libc.so";
+  const { blas, ignored } = await findBlas(undefined, 1, ["libnone.so", other]);
+  assert.is(blas, null);
+  assert.equal(ignored, [`${other}: it has no function cblas_sgemm`]);
+  assert.equal(await findBlas("off", 1, [other]), { blas: null, ignored: [] });
 });
 
 test("flatten names the leaves in order, and objects to what is no tensor", () => {

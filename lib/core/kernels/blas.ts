@@ -292,38 +292,39 @@ function reason(error: unknown): string {
  * The first usable BLAS of this system, and what was found but ignored.
  *
  * `choice` is ADIABAT_BLAS: "off" for none, a path or name for that one only (an error if it cannot
- * be used), undefined to look for the usual ones. `threads` is handed to the library (default 1:
+ * be used), undefined to look for `candidates` (default: the usual ones). `threads` is handed to the library (default 1:
  * runs are parallel as processes).
  */
 export async function findBlas(
   choice: string | undefined,
   threads: number,
+  candidates: string[] = CANDIDATES[process.platform] ?? [],
 ): Promise<BlasSearch> {
   const ignored: string[] = [];
   if (choice === "off") return { blas: null, ignored };
   const wanted = choice !== undefined && choice !== "";
-  const paths = wanted ? [choice] : CANDIDATES[process.platform] ?? [];
+  const refuse = (error: unknown) =>
+    new Error(
+      `Cannot use the BLAS that ADIABAT_BLAS names, ${choice}: ${
+        reason(error)
+      }; give the path of a library with cblas_sgemm, or off`,
+    );
   const deno = (globalThis as { Deno?: DenoFfi }).Deno;
   let ffi: Ffi;
   try {
     ffi = deno === undefined ? await nodeFfi() : denoFfi(deno);
   } catch (error) {
+    if (wanted) throw refuse(error);
     return {
       blas: null,
       ignored: [`no foreign function interface: ${reason(error)}`],
     };
   }
-  for (const path of paths) {
+  for (const path of wanted ? [choice] : candidates) {
     try {
       return { blas: load(ffi, path, threads), ignored };
     } catch (error) {
-      if (wanted) {
-        throw new Error(
-          `Cannot use the BLAS that ADIABAT_BLAS names, ${path}: ${
-            reason(error)
-          }; give the path of a library with cblas_sgemm, or off`,
-        );
-      }
+      if (wanted) throw refuse(error);
       // A name that is not there is no news; a library that is there but does not serve is.
       if (/cblas_sgemm/.test(reason(error))) {
         ignored.push(`${path}: ${reason(error)}`);
