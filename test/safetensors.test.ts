@@ -288,6 +288,14 @@ const HOSTILE: [string, Uint8Array, RegExp][] = [
     /at most 64 items/,
   ],
   [
+    "more names than any model has",
+    file(
+      `{${Array.from({ length: 100_001 }, (_, i) => `"${i}":0`).join()}}`,
+      0,
+    ),
+    /at most 100000 names/,
+  ],
+  [
     "name given twice",
     file(`{"a":${JSON.stringify(bytesEntry(0, 1))},"\\u0061":{}}`, 1),
     /unique in the header: "a"/,

@@ -9,6 +9,8 @@ Needs only PyTorch.
   llama_torch.py logits FOLDER --ids 1,2,3 --ids 4,5,6    logits as JSON
   llama_torch.py expect FOLDER --ids ... --out FILE       loss, logits, gradients
   llama_torch.py make FOLDER --config JSON --seed 0       a random checkpoint
+  llama_torch.py transformers FOLDER --ids ...            largest difference between
+      these logits and those of Hugging Face transformers, where that is installed
 """
 import argparse
 import json
@@ -210,7 +212,7 @@ def make(folder, config, seed, dtype, shards):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("command", choices=["logits", "expect", "make"])
+    parser.add_argument("command", choices=["logits", "expect", "make", "transformers"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--ids", action="append", default=[])
     parser.add_argument("--out", type=Path)
@@ -224,7 +226,12 @@ def main():
         return
     config, p = load(args.folder)
     rows = [[int(i) for i in row.split(",")] for row in args.ids]
-    if args.command == "expect":
+    if args.command == "transformers":
+        from transformers import AutoModelForCausalLM
+        model = AutoModelForCausalLM.from_pretrained(args.folder, dtype=torch.float32)
+        print(max((model(torch.tensor([row])).logits[0] - forward(config, p, row))
+                  .abs().max().item() for row in rows))
+    elif args.command == "expect":
         write_safetensors(args.out, expect(config, p, rows))
     else:
         text = json.dumps([forward(config, p, row).tolist() for row in rows])

@@ -28,6 +28,8 @@ import process from "node:process";
 const MAX_HEADER_BYTES = 100_000_000;
 /** More dimensions than any tensor has; bounds what a hostile header can ask. */
 const MAX_DIMENSIONS = 64;
+/** More tensors than any file has; a header of millions would cost gigabytes. */
+const MAX_NAMES = 100_000;
 /** Header entries nest this deep: file, tensor, shape. */
 const MAX_DEPTH = 3;
 
@@ -286,6 +288,9 @@ function scanJson(text: string): void {
           throw invalid(`names must be unique in the header: ${show(name)}`);
         }
         top.names.add(name);
+        if (top.names.size > MAX_NAMES) {
+          throw invalid(`the header must have at most ${MAX_NAMES} names`);
+        }
       }
     }
   }
