@@ -12,6 +12,7 @@ import {
   type ClaimsFile,
   formatMeasurement,
   formatValue,
+  judge,
   loadClaims,
   type VerdictRow,
   verdictRows,
@@ -406,9 +407,14 @@ export function verdictText(
       verdict,
     ]),
   ], { width: 200 });
-  const why = rows.map(({ claim, sentence }) =>
-    wrap(`${claim.id}: ${sentence}`, 94).join("\n    ")
-  );
+  const why = rows.map(({ claim, sentence, recorded, local }) => {
+    const here = recorded === null && local !== null
+      ? `. This machine's run alone: ${
+        judge(claim, { [claim.id]: local }).sentence
+      }`
+      : "";
+    return wrap(`${claim.id}: ${sentence}${here}`, 94).join("\n    ");
+  });
   return [
     "",
     `${paper.title} (${paper.citation})`,
