@@ -110,6 +110,18 @@ function cases(): Case[] {
     matmul([5, 7], [3, 2, 7], false, true),
     matmul([1, 1], [1, 1]),
     {
+      name: "add",
+      shapes: [[3, 7], [3, 7]],
+      fast: nn.add,
+      slow: reference.add,
+    },
+    {
+      name: "add, a tensor to itself, and broadcast",
+      shapes: [[3, 7], [7]],
+      fast: (a, b) => nn.add(nn.add(a, a), b),
+      slow: (a, b) => a.mul(2).add(b),
+    },
+    {
       name: "linear with bias",
       shapes: [[2, 3, 7], [5, 7], [5]],
       fast: (x, weight, bias) => nn.linear(x, weight, { bias }),

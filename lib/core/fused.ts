@@ -56,13 +56,11 @@ const kernels = () => installedKernels()!;
 
 const flag = (value: boolean) => value ? 1 : 0;
 
-/** A second tensor on the same data that outlives the first. */
+/** A second tensor on the same data, which lives until both are disposed. */
 function alias(x: Tensor): Tensor {
   (tf.backend() as unknown as { incRef(id: object): void }).incRef(x.dataId);
   const { dataId, shape, dtype } = x;
-  return engine().keep(
-    engine().makeTensorFromTensorInfo({ dataId, shape, dtype }),
-  );
+  return engine().makeTensorFromTensorInfo({ dataId, shape, dtype });
 }
 
 /**
@@ -79,8 +77,8 @@ function record(
 ): Tensor {
   const tape = engine();
   if (tape.isTapeOn()) {
-    const kept = saved.map(alias);
-    for (const x of own) kept.push(tape.keep(x));
+    const kept = [...saved.map(alias), ...own];
+    for (const x of kept) tape.keep(x);
     tape.addTapeNode(`adiabat.${name}`, inputs, [y], gradients, kept, {});
   } else for (const x of own) x.dispose();
   return y;
@@ -234,6 +232,15 @@ export function matmul(
       return db;
     },
   }));
+}
+
+export function add(a: Tensor, b: Tensor): Tensor {
+  const y = output(a.shape);
+  kernels().addForward(address(a), address(b), address(y), y.size);
+  return record("add", { a, b }, y, [], [], (dy) => {
+    const pass = () => alias(dy);
+    return { a: pass, b: pass };
+  });
 }
 
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {

@@ -119,6 +119,22 @@ function checkFloat(what: string, x: Tensor): void {
   }
 }
 
+/**
+ * Product of two matrices, or of two batches of them.
+ *
+ * A transposed operand is read as it lies in memory, and a matrix without a batch is shared by all of
+ * the other's; so neither is ever copied.
+ *
+ * @param a [..., M, K], or [..., K, M] with `transposeA`
+ * @param b [..., K, N], or [..., N, K] with `transposeB`
+ * @returns [..., M, N]
+ * @throws {RangeError} if the inner sizes differ
+ * @example
+ * ```ts
+ * const a = tf.tensor2d([[1, 2], [3, 4]]);
+ * assert.equal([...nn.matmul(a, a).dataSync()], [7, 10, 15, 22]);
+ * ```
+ */
 export function matmul(
   a: Tensor,
   b: Tensor,
@@ -139,6 +155,38 @@ export function matmul(
   return implementation().matmul(a, b, options);
 }
 
+/**
+ * Sum of two tensors.
+ *
+ * As `a.add(b)`, but for equal shapes nothing is kept for the gradient, where tfjs copies both: use
+ * it for the residual stream.
+ */
+export function add(a: Tensor, b: Tensor): Tensor {
+  checkFloat("add", a);
+  checkFloat("add", b);
+  return tf.util.arraysEqual(a.shape, b.shape)
+    ? implementation().add(a, b)
+    : a.add(b);
+}
+
+/**
+ * y = x W^T + b.
+ *
+ * The one linear layer of every model here: an adapter replaces the product, and a quantizer rounds
+ * its operands (inside the adapter, around each base product), so a method is an argument and never a
+ * second model.
+ *
+ * @param x [..., in]
+ * @param weight [out, in], as in PyTorch
+ * @returns [..., out]
+ * @throws {RangeError} if the sizes of x, weight and bias do not fit
+ * @example
+ * ```ts
+ * const x = tf.tensor2d([[1, 2]]);
+ * const weight = tf.tensor2d([[1, 1], [0, 3], [-1, 0]]);
+ * assert.equal([...nn.linear(x, weight).dataSync()], [3, 6, -1]);
+ * ```
+ */
 export function linear(
   x: Tensor,
   weight: Tensor,
@@ -182,6 +230,7 @@ function product(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
 
 function checkLast(what: string, x: Tensor, weight: Tensor): void {
   checkFloat(what, x);
+  checkFloat(what, weight);
   if (weight.rank !== 1 || weight.shape[0] !== x.shape[x.rank - 1]) {
     throw new RangeError(
       `Cannot compute ${what} as its weights must have the last size of x: x ${
@@ -191,6 +240,14 @@ function checkLast(what: string, x: Tensor, weight: Tensor): void {
   }
 }
 
+/**
+ * y = x / sqrt(mean(x^2) + eps) * weight over the last axis (B. Zhang and R. Sennrich, "Root Mean
+ * Square Layer Normalization", arXiv:1910.07467, Eq. 4; eps inside the root as in LLaMA).
+ *
+ * @param x [..., D]
+ * @param weight [D]
+ * @returns [..., D]
+ */
 export function rmsNorm(
   x: Tensor,
   weight: Tensor,
@@ -200,6 +257,15 @@ export function rmsNorm(
   return implementation().rmsNorm(x, weight, eps);
 }
 
+/**
+ * y = (x - mean(x)) / sqrt(var(x) + eps) * gamma + beta over the last axis (J. L. Ba, J. R. Kiros and
+ * G. E. Hinton, "Layer Normalization", arXiv:1607.06450, Eq. 4); the variance is the biased one.
+ *
+ * @param x [..., D]
+ * @param gamma [D]
+ * @param beta [D]
+ * @returns [..., D]
+ */
 export function layerNorm(
   x: Tensor,
   gamma: Tensor,
@@ -211,6 +277,11 @@ export function layerNorm(
   return implementation().layerNorm(x, gamma, beta, eps);
 }
 
+/**
+ * x Phi(x), Phi the standard normal distribution function (D. Hendrycks and K. Gimpel, "Gaussian
+ * Error Linear Units", arXiv:1606.08415, section 2), or with `approximate: "tanh"` their
+ * 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))).
+ */
 export function gelu(
   x: Tensor,
   { approximate = "none" }: GeluOptions = {},
@@ -219,8 +290,16 @@ export function gelu(
   return implementation().gelu(x, approximate);
 }
 
+/**
+ * gate sigmoid(gate) up: the gated activation of LLaMA (N. Shazeer, "GLU Variants Improve
+ * Transformer", arXiv:2002.05202, Eq. 6, without its matrices).
+ *
+ * @param gate any shape
+ * @param up the same shape
+ */
 export function swiglu(gate: Tensor, up: Tensor): Tensor {
   checkFloat("swiglu", gate);
+  checkFloat("swiglu", up);
   if (!tf.util.arraysEqual(gate.shape, up.shape)) {
     throw new RangeError(
       `Cannot compute swiglu as gate and up must have one shape: gate ${
@@ -239,6 +318,18 @@ export function ropeFrequencies(dim: number, theta = 10000): Float64Array {
   );
 }
 
+/**
+ * Rotary position embedding (J. Su et al., "RoFormer", arXiv:2104.09864, Eq. 34).
+ *
+ * Number i < D / 2 of a head turns with number i + D / 2 ("rotate half", as in Hugging Face's models),
+ * not with its neighbour as in the paper: the two are one permutation of the channels apart.
+ *
+ * (x_i, x_{i + D/2}) -> (x_i cos a - x_{i + D/2} sin a, x_{i + D/2} cos a + x_i sin a),
+ * a = (t + offset) theta^(-2 i / D)
+ *
+ * @param x [B, T, H, D], D even
+ * @returns [B, T, H, D]
+ */
 export function rope(
   x: Tensor,
   { theta = 10000, offset = 0, frequencies }: RopeOptions = {},
@@ -256,6 +347,20 @@ export function rope(
   );
 }
 
+/**
+ * softmax(scale Q K^T + mask) V for every head (A. Vaswani et al., "Attention Is All You Need",
+ * arXiv:1706.03762, Eq. 1).
+ *
+ * Key head g serves the H / G query heads from g H / G on (J. Ainslie et al., arXiv:2305.13245). With
+ * `causal`, query t sees the keys s <= t + S - T: the queries are the last T of S positions, as in
+ * generation with a cache. A query that sees no key gives zeros.
+ *
+ * @param q [B, T, H, D]
+ * @param k [B, S, G, D], G a divisor of H
+ * @param v [B, S, G, D]
+ * @returns [B, T, H, D]
+ * @throws {RangeError} if the shapes do not fit
+ */
 export function attention(
   q: Tensor,
   k: Tensor,
@@ -263,7 +368,7 @@ export function attention(
   { causal = true, mask, scale = 1 / Math.sqrt(q.shape[3]!) }:
     AttentionOptions = {},
 ): Tensor {
-  checkFloat("attention", q);
+  for (const x of [q, k, v]) checkFloat("attention", x);
   const [B, T, H, D] = q.shape;
   const [Bk, S, G, Dk] = k.shape;
   if (
@@ -280,9 +385,39 @@ export function attention(
       `Cannot attend causally as there must be no fewer keys than queries: ${S} keys, ${T} queries`,
     );
   }
+  if (mask !== undefined) {
+    const full = [B, H, T, S];
+    const sizes = mask.shape;
+    if (
+      sizes.length > 4 || (mask.dtype !== "bool" && mask.dtype !== "float32") ||
+      sizes.some((size, i) =>
+        size !== 1 && size !== full.slice(-sizes.length)[i]
+      )
+    ) {
+      throw new RangeError(
+        `Cannot attend as the mask must be bool or float32 and broadcast to [${
+          full.join(", ")
+        }]: ${mask.dtype} ${show(mask)}`,
+      );
+    }
+  }
   return implementation().attention(q, k, v, { causal, mask, scale });
 }
 
+/**
+ * log(sum_v exp(logits_v)) - logits_label: the mean over the rows that count, or each row's.
+ *
+ * @param logits [N, V]
+ * @param labels int32 [N], in [0, V) or `ignoreIndex`
+ * @returns a scalar; [N] with `reduction: "none"`, 0 where ignored. The mean of no rows is 0.
+ * @throws {RangeError} if a label is out of range (with our kernels)
+ * @example
+ * ```ts
+ * const logits = tf.tensor2d([[0, 0, 0, 0]]);
+ * const loss = nn.crossEntropy(logits, tf.tensor1d([2], "int32"));
+ * assert.ok(Math.abs(loss.dataSync()[0] - Math.log(4)) < 1e-6);
+ * ```
+ */
 export function crossEntropy(
   logits: Tensor,
   labels: Tensor,
@@ -314,6 +449,16 @@ export function crossEntropy(
   });
 }
 
+/**
+ * KL(target || softmax(logits / temperature)), the mean over rows.
+ *
+ * The distillation loss of G. Hinton, O. Vinyals and J. Dean, arXiv:1503.02531, section 2, up to the
+ * teacher's entropy; multiply by temperature^2 to keep its gradient comparable with a hard loss, as
+ * they advise. The target is a constant.
+ *
+ * @param logits [N, V]
+ * @param target [N, V], rows of probabilities; 0 log 0 = 0
+ */
 export function klDivergence(
   logits: Tensor,
   target: Tensor,
@@ -327,9 +472,24 @@ export function klDivergence(
       }, target ${show(target)}`,
     );
   }
+  checkFloat("klDivergence", target);
+  if (!(temperature > 0)) {
+    throw new RangeError(
+      `Cannot compute the divergence as the temperature must be positive: ${temperature}`,
+    );
+  }
   return implementation().klDivergence(logits, target, temperature) as Scalar;
 }
 
+/**
+ * Rows of a table. The gradient adds the rows of repeated ids in their order, so it is the same, bit
+ * by bit, every time.
+ *
+ * @param ids int32, any shape, in [0, V)
+ * @param table [V, D]
+ * @returns [...ids, D]
+ * @throws {RangeError} if an id is out of range (with our kernels)
+ */
 export function embedding(ids: Tensor, table: Tensor): Tensor {
   checkFloat("embedding", table);
   if (ids.dtype !== "int32" || table.rank !== 2) {
@@ -341,6 +501,25 @@ export function embedding(ids: Tensor, table: Tensor): Tensor {
   return implementation().embedding(ids, table);
 }
 
+/**
+ * scale (clamp(round(x / scale) + zeroPoint, qmin, qmax) - zeroPoint): x on the grid of a quantizer.
+ *
+ * Rounding (half to even) has no useful derivative, so the gradient is a stated rule: to x it passes
+ * where the code lies in [qmin, qmax] and is 0 elsewhere (straight-through, Y. Bengio et al.,
+ * arXiv:1308.3432, as in PyTorch's fake_quantize); to a scale tensor it is
+ * round(x / scale) - x / scale inside and qmin or qmax minus zeroPoint outside (S. K. Esser et al.,
+ * "Learned Step Size Quantization", arXiv:1902.08153, Eq. 3; their factor of the gradient is the
+ * caller's). The zero point has no gradient.
+ *
+ * @param x any shape
+ * @returns the shape of x
+ * @example
+ * ```ts
+ * const x = tf.tensor1d([0.26, -3, 0.9]);
+ * const y = nn.fakeQuant(x, { scale: 0.5, qmin: -2, qmax: 1 });
+ * assert.equal([...y.dataSync()], [0.5, -1, 0.5]);
+ * ```
+ */
 export function fakeQuant(
   x: Tensor,
   { scale, zeroPoint = 0, qmin, qmax }: FakeQuantOptions,
@@ -349,6 +528,11 @@ export function fakeQuant(
   if (!(qmin < qmax)) {
     throw new RangeError(
       `Cannot quantize as qmin must be below qmax: qmin ${qmin}, qmax ${qmax}`,
+    );
+  }
+  if (typeof scale === "number" && !(scale > 0)) {
+    throw new RangeError(
+      `Cannot quantize as the scale must be positive: ${scale}`,
     );
   }
   const made: Tensor[] = [];
@@ -369,17 +553,41 @@ export function fakeQuant(
   return y;
 }
 
+/**
+ * Convolution (cross-correlation, as everywhere) of images with a filter.
+ *
+ * Each image is unfolded into its patches, and the convolution is one matrix product.
+ *
+ * @param x [B, height, width, C]
+ * @param filter [h, w, C, K]
+ * @returns [B, outHeight, outWidth, K]
+ */
 export function conv2d(
   x: Tensor,
   filter: Tensor,
   { strides = 1, pad = "valid" }: Conv2dOptions = {},
 ): Tensor {
   checkFloat("conv2d", x);
+  checkFloat("conv2d", filter);
   if (x.rank !== 4 || filter.rank !== 4 || x.shape[3] !== filter.shape[2]) {
     throw new RangeError(
       "Cannot convolve as x must be [B, height, width, C] and the filter [h, w, C, K]: " +
         `x ${show(x)}, filter ${show(filter)}`,
     );
   }
-  return implementation().conv2d(x, filter, { strides, pad });
+  if (!Number.isInteger(strides) || strides < 1) {
+    throw new RangeError(
+      `Cannot convolve as strides must be a positive integer: ${strides}`,
+    );
+  }
+  const options = { strides, pad };
+  const sizes = reference.convSizes(x.shape, filter.shape, options);
+  if (!(sizes.outHeight >= 1 && sizes.outWidth >= 1)) {
+    throw new RangeError(
+      `Cannot convolve as the filter must fit into the padded image: x ${
+        show(x)
+      }, filter ${show(filter)}, pad ${pad}`,
+    );
+  }
+  return implementation().conv2d(x, filter, options);
 }

@@ -50,6 +50,10 @@ export function matmul(
   return tf.matMul(whole(a), whole(b), transposeA, transposeB);
 }
 
+export function add(a: Tensor, b: Tensor): Tensor {
+  return a.add(b);
+}
+
 /** y = x W^T + b. */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const y = matmul(x, weight, { transposeB: true });
