@@ -101,15 +101,37 @@ const POLICY = [
 
 // Collecting
 
+/** This machine's run, if there is one that the experiment as it is now can still read. */
+function localRun(
+  name: string,
+  measure: (set: ResultSet) => Record<string, Measurement>,
+): ResultSet | null {
+  for (const profile of ["quick", "smoke"] as const) {
+    try {
+      const set = loadSummary(name, profile);
+      if (set === null) continue;
+      measure(set);
+      return set;
+    } catch (error) {
+      console.error(
+        `${name}: the ${profile} run is left out of the site as it is out of date: ${
+          (error as Error).message
+        }`,
+      );
+    }
+  }
+  return null;
+}
+
 /** What is known of one paper: its claims, recorded runs, figures and executed notebook. */
 async function collect(name: string): Promise<SitePaper | null> {
   const claims = loadClaims(name);
   if (claims === null) return null; // a helper such as the base model
   const experiment = await loadExperiment(name);
+  const measure = (set: ResultSet) =>
+    experiment.measure(set.arms, set.config as object);
   const recorded = loadSummary(name, "full");
-  const local = loadSummary(name, "quick") ?? loadSummary(name, "smoke");
-  const measure = (set: ResultSet | null) =>
-    set && experiment.measure(set.arms, set.config as object);
+  const local = localRun(name, measure);
   const shown = recorded ?? local;
   const config = shown?.config as object;
   const executed = join(cacheFolder(), "notebooks", `${name}.ipynb`);
@@ -119,7 +141,11 @@ async function collect(name: string): Promise<SitePaper | null> {
     name,
     title: experiment.title,
     claims,
-    rows: verdictRows(claims, measure(recorded), measure(local)),
+    rows: verdictRows(
+      claims,
+      recorded && measure(recorded),
+      local && measure(local),
+    ),
     recorded,
     local,
     figures: shown ? experiment.figures?.(shown.arms, config) ?? [] : [],
