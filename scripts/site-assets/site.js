@@ -8,11 +8,10 @@
     if (!globalThis.Plotly || picture === null || block === null) return;
     const { data, layout } = JSON.parse(block.textContent);
     const width = layout.width || 720;
-    // The page has the title as text; narrow screens get the space.
+    // The page has the title as text; its place holds the tool bar. Narrow screens get the space.
     delete layout.title;
     delete layout.width;
     const annotated = (layout.annotations || []).length > 0;
-    layout.margin = { ...layout.margin, t: annotated ? 40 : 16 };
     layout.autosize = true;
     const div = document.createElement("div");
     div.setAttribute("role", "img");
