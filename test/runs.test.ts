@@ -59,7 +59,7 @@ function pointsSpec(change: Partial<RunSpec> = {}): RunSpec {
 
 /** Spec of a fit that reads the points of `key`. */
 function fitSpec(key: string, seed: number): RunSpec {
-  const config = { kind: "fit", steps: 30, rate: 0.1, waitMs: 0 };
+  const config = { kind: "fit", steps: 30, rate: 0.1 };
   return pointsSpec({ arm: "fast", config, seed, needs: { points: key } });
 }
 
@@ -121,7 +121,7 @@ test("gradient descent found the slope that least squares gives", async () => {
   const points = await executeRun(pointsSpec(), silent);
   const { metrics } = await executeRun({
     ...fitSpec(points.key, 1),
-    config: { kind: "fit", steps: 400, rate: 0.1, waitMs: 0 },
+    config: { kind: "fit", steps: 400, rate: 0.1 },
   }, silent);
   const bytes = readArtifact(points, "xy.f32");
   const xy = new Float32Array(bytes.slice().buffer);
