@@ -2,3 +2,4 @@
 export * from "./adapter.ts";
 export * from "./files.ts";
 export * from "./prune.ts";
+export * from "./finetune.ts";
