@@ -24,6 +24,15 @@ const ONE_THREAD = {
   ADIABAT_THREADS: "1",
 };
 
+const SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
+/** The user stopped the benchmark. */
+export class Interrupted extends Error {
+  constructor() {
+    super("Cannot finish the benchmark as it was interrupted");
+  }
+}
+
 const folder = join(projectRoot(), "scripts", "bench");
 const inDeno = "deno" in process.versions;
 
@@ -52,15 +61,20 @@ export function output(
       env: { ...process.env, ...ONE_THREAD, ...environment },
       stdio: ["ignore", "pipe", "pipe"],
     });
-    const stop = () => child.kill();
-    process.once("SIGINT", stop);
+    let stopped = false;
+    const stop = () => {
+      stopped = true;
+      child.kill();
+    };
+    for (const signal of SIGNALS) process.once(signal, stop);
     let [out, err] = ["", ""];
     child.stdout.on("data", (chunk) => out += chunk);
     child.stderr.on("data", (chunk) => err += chunk);
     child.once("error", reject);
     child.once("close", (code) => {
-      process.removeListener("SIGINT", stop);
+      for (const signal of SIGNALS) process.removeListener(signal, stop);
       if (code === 0) resolve(out);
+      else if (stopped) reject(new Interrupted());
       else reject(new Error(err.trim() || `it ended with code ${code}`));
     });
   });
@@ -75,6 +89,7 @@ export async function ask<Answer>(
     const text = await output([...command, JSON.stringify(task)], environment);
     return JSON.parse(text.trim().split("\n").at(-1)!) as Answer;
   } catch (error) {
+    if (error instanceof Interrupted) throw error;
     throw new Error(
       `Cannot measure ${name}: ${(error as Error).message.split("\n").at(-1)}`,
     );
@@ -87,7 +102,8 @@ async function findPyTorch(): Promise<string | null> {
     try {
       await output([python, "-c", "import torch, numpy"]);
       return python;
-    } catch {
+    } catch (error) {
+      if (error instanceof Interrupted) throw error;
       // The next one may.
     }
   }
