@@ -558,9 +558,8 @@ export function rope(
 }
 
 /**
- * Query rows that share one product; a causal block skips the keys after its last row. Half as many
- * would double the calls, twice as many would waste more of the triangle: equal with a BLAS, slower
- * without (measured at T = 64).
+ * Query rows that share one product; a causal block skips the keys after its last row. Measured at
+ * T = 64: 64 rows are no faster with a BLAS, and slower without.
  */
 const ATTENTION_BLOCK = 32;
 
