@@ -174,6 +174,21 @@ test("toText: narrows and wraps within the width, keeps every word", () => {
   for (const word of words.split(" ")) assert.ok(text.includes(word));
 });
 
+test("toText: words are broken only where nothing else helps", () => {
+  const text = toText(
+    table([{ method: "a long name of a method", perplexity: 65.25 }], {
+      columns: ["method", {
+        name: "perplexity",
+        label: "validation perplexity",
+      }],
+    }),
+    { width: 32 },
+  );
+  for (const word of ["perplexity", "validation", "method", "65.25"]) {
+    assert.ok(text.includes(word), `${word} is broken in\n${text}`);
+  }
+});
+
 test("toText: wide characters, marks and control characters keep the columns", () => {
   assert.is(textWidth("日本"), 4);
   assert.is(textWidth("e\u0301"), 1);

@@ -289,10 +289,12 @@ function spec(
 function marker(index: number, kind: "measured" | "paper"): Trace {
   const color = PALETTE[index % PALETTE.length];
   const symbol = SYMBOLS[index % SYMBOLS.length];
-  return kind === "measured" ? { color, symbol, size: 9 } : {
+  // Triangles of the same size look smaller.
+  const size = symbol.startsWith("triangle") ? 11 : 9;
+  return kind === "measured" ? { color, symbol, size } : {
     color,
     symbol: `${symbol}-open`,
-    size: 11,
+    size: size + 2,
     line: { width: 2, color },
   };
 }

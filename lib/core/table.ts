@@ -440,19 +440,37 @@ function wrap(text: string, width: number): string[] {
   return lines;
 }
 
-/** Column widths that fit `width`: the widest columns are narrowed first. */
-function fitWidths(natural: number[], width: number): number[] {
+/**
+ * Column widths that fit `width`: the widest columns are narrowed first, none below its longest word
+ * as long as the others can give, and none below 8.
+ */
+function fitWidths(
+  natural: number[],
+  words: number[],
+  width: number,
+): number[] {
   const widths = [...natural];
   const separators = 2 * (widths.length - 1);
-  const narrowest = 8;
   let excess = widths.reduce((a, b) => a + b, separators) - width;
-  while (excess > 0) {
-    const widest = widths.indexOf(Math.max(...widths));
-    if (widths[widest] <= narrowest) break;
-    widths[widest]--;
-    excess--;
+  const whole = words.map((word) => Math.max(8, Math.min(word, 24)));
+  for (const least of [whole, words.map(() => 8)]) {
+    while (excess > 0) {
+      const room = widths.map((w, i) => w > least[i] ? w : 0);
+      const widest = room.indexOf(Math.max(...room));
+      if (room[widest] === 0) break;
+      widths[widest]--;
+      excess--;
+    }
   }
   return widths;
+}
+
+/** Columns that the longest word takes. */
+function longestWord(texts: string[]): number {
+  return Math.max(
+    0,
+    ...texts.flatMap((text) => text.split(" ").map(textWidth)),
+  );
 }
 
 /**
@@ -471,7 +489,10 @@ export function toText(
   const natural = headings.map((text, i) =>
     Math.max(textWidth(text), ...cells.map((row) => textWidth(row[i])))
   );
-  const widths = fitWidths(natural, width);
+  const words = headings.map((text, i) =>
+    longestWord([text, ...cells.map((row) => row[i])])
+  );
+  const widths = fitWidths(natural, words, width);
   const sides = columns.map((column) => alignment(rows, column));
   const render = (row: string[]) => {
     const wrapped = row.map((text, i) => wrap(text, widths[i]));
