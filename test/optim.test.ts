@@ -32,7 +32,7 @@ const UPDATE_TOLERANCE = 1e-6;
 /** The composition adds 10,001 squares in float32, the kernel in float64. */
 const NORM_TOLERANCE = 1e-5;
 
-/** /usr/bin/python3 test/golden/optim.py, PyTorch 1.13.0, float32. */
+/** python3 test/golden/optim.py, PyTorch 1.13.0, float32. */
 // deno-fmt-ignore
 const GOLDEN = {
   sgd: {

@@ -1,6 +1,6 @@
 """Golden numbers of test/optim.test.ts: ten steps of torch.optim on two small parameters.
 
-/usr/bin/python3 test/golden/optim.py      (written by PyTorch 1.13.0)
+python3 test/golden/optim.py      (needs PyTorch; the numbers are from 1.13.0)
 """
 import json
 
