@@ -558,8 +558,8 @@ export function rope(
 }
 
 /**
- * Query rows that share one product; a causal block skips the keys after its last row. Measured at
- * T = 64: 64 rows are no faster with a BLAS, and slower without.
+ * Query rows that share one product; a causal block skips the keys after its last row. Forward and
+ * backward together, 32 and 64 differ by less than 7 % at T = 64 and 256 (measured).
  */
 const ATTENTION_BLOCK = 32;
 
