@@ -29,6 +29,7 @@ export * as safetensors from "./core/formats/safetensors.ts";
 export * as claims from "./core/claims.ts";
 export * as experiments from "./experiments/index.ts";
 export * as figure from "./core/figure.ts";
+export * as provenance from "./core/provenance.ts";
 export * as report from "./core/report.ts";
 export * as runs from "./core/runs.ts";
 export * as show from "./core/show.ts";
