@@ -187,6 +187,23 @@ test("fit: the line of a power law goes through its points", () => {
   assert.ok(Math.abs(high - 0.5) < 1e-12);
 });
 
+test("no markup in labels: it would become inline styles on the page", () => {
+  const small = lineFigure([{ x: 1, y: 2e-5 }, { x: 2, y: 3e-3 }], {
+    id: "small",
+    title: "",
+    x: "x",
+    y: "y",
+    yAxis: { scale: "log" },
+  });
+  const { ticktext } = (small.layout as Record<string, Trace>).yaxis;
+  assert.ok((ticktext as string[]).includes("2·10⁻⁵"), String(ticktext));
+  for (
+    const { layout, id } of [line, gradient, bars, heat, paper, grid, small]
+  ) {
+    assert.not.match(JSON.stringify(layout), /<(?!br>)/, id);
+  }
+});
+
 test("heatmap: rows and columns as categories, absent pairs empty", () => {
   const figure = heatmapFigure(
     [{ a: "p", b: 1, v: 5 }, { a: "q", b: 2, v: 7 }],

@@ -161,26 +161,62 @@ function axisTitle({ title = "", unit }: AxisOptions): string {
   return plain(unit === undefined ? title : `${title} (${unit})`);
 }
 
-/** A number on an axis: 0.0003 as 3e-4, 16 as 16. */
+/** An exponent in raised digits: markup would need inline styles, which a strict page forbids. */
+function raised(exponent: number): string {
+  const digits = "⁰¹²³⁴⁵⁶⁷⁸⁹";
+  const text = [...String(Math.abs(exponent))].map((d) => digits[Number(d)])
+    .join("");
+  return exponent < 0 ? `⁻${text}` : text;
+}
+
+/** A number on an axis: 0.0003 as 3·10⁻⁴, 16 as 16. */
 function tickText(x: number): string {
   const size = Math.abs(x);
   if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
     const [mantissa, exponent] = x.toExponential(1).split("e");
-    const power = `10<sup>${exponent.replace("+", "").replace("-", "−")}</sup>`;
+    const power = `10${raised(Number(exponent))}`;
     const factor = mantissa.replace(".0", "");
     return factor === "1" ? power : `${factor}·${power}`;
   }
   return String(Number(x.toPrecision(6)));
 }
 
-/** A log axis with numbers at the values themselves where they are few, such as ranks 2, 4, 8. */
-function axis(options: AxisOptions, values: number[]): Trace {
+/** Numbers at 1, 2 and 5 times powers of ten where a log axis spans little, else at the powers. */
+function logTicks(values: number[]): number[] {
+  const low = Math.log10(Math.min(...values));
+  const high = Math.log10(Math.max(...values));
+  const span = high - low;
+  const factors = span > 2.5
+    ? [1]
+    : span < 0.7
+    ? [1, 1.5, 2, 3, 4, 5, 6, 8]
+    : [1, 2, 5];
+  const ticks: number[] = [];
+  for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) {
+    for (const factor of factors) ticks.push(factor * 10 ** power);
+  }
+  return ticks;
+}
+
+/**
+ * An axis for these values. On a log axis the numbers stand at the values themselves if there are few
+ * and `at` says so, such as ranks 2, 4, 8.
+ */
+function axis(
+  options: AxisOptions,
+  values: number[],
+  at: "values" | "round numbers" = "round numbers",
+): Trace {
   const { scale = "linear", range } = options;
   const log = scale === "log";
   const distinct = [...new Set(values.filter((x) => !log || x > 0))]
     .sort((a, b) => a - b);
-  const ticks = options.ticks ??
-    (log && distinct.length <= 9 ? distinct : undefined);
+  let ticks = options.ticks;
+  if (ticks === undefined && log && distinct.length > 0) {
+    ticks = at === "values" && distinct.length <= 9
+      ? distinct
+      : logTicks(distinct);
+  }
   return {
     title: {
       text: axisTitle(options),
@@ -196,13 +232,11 @@ function axis(options: AxisOptions, values: number[]): Trace {
     ticks: "outside",
     ticklen: 5,
     zeroline: false,
-    ...(ticks === undefined
-      ? log ? { dtick: 1, exponentformat: "power" } : {}
-      : {
-        tickmode: "array",
-        tickvals: ticks,
-        ticktext: ticks.map(tickText),
-      }),
+    ...(ticks === undefined ? {} : {
+      tickmode: "array",
+      tickvals: ticks,
+      ticktext: ticks.map(tickText),
+    }),
     ...(range === undefined ? {} : {
       range: log ? range.map(Math.log10) : range,
       autorange: false,
@@ -415,33 +449,11 @@ export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
     data,
     layout(
       options,
-      axis({ title: x, ...options.xAxis }, xValues),
-      {
-        ...axis({ title: y, ...options.yAxis }, []),
-        ...(options.yAxis?.scale === "log" ? logTicks(yValues) : {}),
-      },
+      axis({ title: x, ...options.xAxis }, xValues, "values"),
+      axis({ title: y, ...options.yAxis }, yValues),
       names,
     ),
   );
-}
-
-/** Numbers at 1, 2 and 5 times powers of ten where a log axis spans little, else at the powers. */
-function logTicks(values: number[]): Trace {
-  const positive = values.filter((v) => v > 0);
-  if (positive.length === 0) return {};
-  const low = Math.log10(Math.min(...positive));
-  const high = Math.log10(Math.max(...positive));
-  if (high - low > 2.5) return { dtick: 1, exponentformat: "power" };
-  const ticks: number[] = [];
-  const factors = high - low < 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : [1, 2, 5];
-  for (let power = Math.floor(low) - 1; power <= Math.ceil(high); power++) {
-    for (const factor of factors) ticks.push(factor * 10 ** power);
-  }
-  return {
-    tickmode: "array",
-    tickvals: ticks,
-    ticktext: ticks.map(tickText),
-  };
 }
 
 export interface ScatterOptions extends SeriesOptions {
@@ -504,11 +516,8 @@ export function scatterFigure(
     data,
     layout(
       options,
-      axis({ title: x, ...options.xAxis }, xValues),
-      {
-        ...axis({ title: y, ...options.yAxis }, []),
-        ...(options.yAxis?.scale === "log" ? logTicks(yValues) : {}),
-      },
+      axis({ title: x, ...options.xAxis }, xValues, "values"),
+      axis({ title: y, ...options.yAxis }, yValues),
       names,
     ),
   );
@@ -740,7 +749,7 @@ export function gridFigure(
       anchor: `x${suffix}`,
     };
     annotations.push({
-      text: `<b>${plain(figure.title)}</b>`,
+      text: plain(figure.title),
       x: left,
       y: top,
       xref: "paper",
@@ -748,7 +757,7 @@ export function gridFigure(
       xanchor: "left",
       yanchor: "bottom",
       showarrow: false,
-      font: { size: FONT_SIZE },
+      font: { size: FONT_SIZE, weight: 700 },
     });
     for (const trace of figure.data) {
       const name = String(trace.name ?? "");
