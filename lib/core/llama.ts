@@ -36,6 +36,7 @@ import {
 } from "./tensor.ts";
 import {
   type Adapter,
+  add,
   attention,
   crossEntropy,
   embedding,
@@ -483,13 +484,14 @@ export function hiddenStates(
     layers.forEach((layer, i) => {
       x = tf.tidy(() => {
         const n = rmsNorm(x, layer.input_layernorm.weight, { eps });
-        const mixed = x.add(
+        const mixed = add(
+          x,
           selfAttention(n, layer.self_attn, i, resolved, frequencies, options),
         ); // [B, T, D]
         const m = rmsNorm(mixed, layer.post_attention_layernorm.weight, {
           eps,
         });
-        const out = mixed.add(feedForward(m, layer.mlp, i, options));
+        const out = add(mixed, feedForward(m, layer.mlp, i, options));
         return observe(out, `model.layers.${i}.output`, options);
       });
     });

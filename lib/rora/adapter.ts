@@ -33,7 +33,7 @@ import {
   tf,
   type Variable,
 } from "../core/tensor.ts";
-import { type Adapter, linear, matmul } from "../core/nn.ts";
+import { type Adapter, add, linear, matmul } from "../core/nn.ts";
 import { fold, type Key, uniform } from "../core/rng.ts";
 
 /** The factor before B A: `"lora"` is alpha / r, `"rora"` is alpha / sqrt(r), also known as rsLoRA. */
@@ -229,10 +229,10 @@ export function adaptedLinear(
   const { loraA, loraB, magnitude, scale } = adapter;
   const full = base(x, weight); // [..., out]
   const low = linear(tf.mul(linear(dropped, loraA), scale), loraB); // [..., out]
-  if (magnitude === null) return tf.add(full, low);
+  if (magnitude === null) return add(full, low);
   const norms = detach(() => adaptedNorms(weight, adapter)); // [out]
   const ratio = tf.div(magnitude, norms); // [out]
-  if (dropped === x) return tf.mul(tf.add(full, low), ratio);
+  if (dropped === x) return tf.mul(add(full, low), ratio);
   // As in PEFT: dropout also acts on the share of W0 x that DoRA adds or takes away.
   const change = tf.mul(base(dropped, weight), tf.sub(ratio, 1));
   return tf.add(tf.add(full, change), tf.mul(low, ratio));

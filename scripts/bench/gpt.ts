@@ -73,6 +73,7 @@ const NORM_EPS = 1e-5;
 
 /** The operations that distinguish an engine from another. */
 interface Operations {
+  add(a: Tensor, b: Tensor): Tensor;
   linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor;
   layerNorm(x: Tensor, gamma: Tensor, beta: Tensor): Tensor;
   gelu(x: Tensor): Tensor;
@@ -83,6 +84,7 @@ interface Operations {
 }
 
 const ours: Operations = {
+  add: (a, b) => nn.add(a, b),
   linear: (x, weight, bias) => nn.linear(x, weight, { bias }),
   layerNorm: (x, gamma, beta) =>
     nn.layerNorm(x, gamma, beta, { eps: NORM_EPS }),
@@ -94,6 +96,7 @@ const ours: Operations = {
 
 /** As a user of plain tfjs would write it. */
 const stock: Operations = {
+  add: (a, b) => a.add(b),
   linear: (x, weight, bias) => reference.linear(x, weight, bias),
   layerNorm: (x, gamma, beta) => reference.layerNorm(x, gamma, beta, NORM_EPS),
   gelu: (x) => reference.gelu(x, "none"),
@@ -157,10 +160,10 @@ function forward(params: Gpt, ops: Operations, ids: Tensor, H: number): Tensor {
       heads(ops.linear(a, p.key, p.keyBias)),
       heads(ops.linear(a, p.value, p.valueBias)),
     ).reshape([B, T, D]);
-    x = x.add(ops.linear(mixed, p.out, p.outBias)); // [B, T, D]
+    x = ops.add(x, ops.linear(mixed, p.out, p.outBias)); // [B, T, D]
     const b = ops.layerNorm(x, p.norm2, p.norm2Bias);
     const hidden = ops.gelu(ops.linear(b, p.up, p.upBias)); // [B, T, 4 D]
-    x = x.add(ops.linear(hidden, p.down, p.downBias)); // [B, T, D]
+    x = ops.add(x, ops.linear(hidden, p.down, p.downBias)); // [B, T, D]
   }
   return ops.linear(
     ops.layerNorm(x, params.norm, params.normBias),

@@ -119,8 +119,8 @@ function option<T extends number | boolean | string>(
   fallback?: T,
 ): T {
   const value = json[name] ?? fallback;
-  const wanted = typeof (fallback ?? 0);
-  if (typeof value !== wanted) {
+  const [found, wanted] = [typeof value, typeof (fallback ?? 0)];
+  if (found !== wanted) {
     throw new TypeError(
       cannotLoad(
         `${name} in ${CONFIG} must be a ${wanted}: ${JSON.stringify(value)}`,
