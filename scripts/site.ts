@@ -243,8 +243,8 @@ function verdictsHtml(rows: VerdictRow[]): string {
       escapeHtml(claim.where)
     }</small></th>
 <td>${escapeHtml(paperValue(row))}</td>
-<td>${measurementHtml(recorded)}</td>
-<td>${measurementHtml(local)}</td>
+<td class="measured">${measurementHtml(recorded)}</td>
+<td class="measured">${measurementHtml(local)}</td>
 <td><abbr title="${escapeHtml(meaning)}">${
       escapeHtml(claim.fidelity)
     }</abbr></td>

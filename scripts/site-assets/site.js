@@ -17,7 +17,7 @@
     div.setAttribute("role", "img");
     div.setAttribute("aria-label", picture.alt);
     div.style.maxWidth = `${width}px`;
-    div.style.minWidth = annotated ? "640px" : "320px";
+    div.style.minWidth = annotated ? `${width}px` : "320px"; // panels scroll
     div.style.height = `${layout.height || 440}px`;
     picture.before(div);
     globalThis.Plotly.newPlot(div, data, layout, {
