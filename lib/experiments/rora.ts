@@ -200,14 +200,14 @@ const quick: Config = {
     seeds: 2,
   },
   fullLearningRates: [1e-3],
-  training: { steps: 40, warmupSteps: 4, batch: 8, length: 64 },
+  training: { steps: 30, warmupSteps: 3, batch: 8, length: 64 },
   pruning: {
     ...full.pruning,
     calibrationBatches: 2,
     domains: ["brown"],
-    recovery: { ...full.pruning.recovery, steps: 40, warmupSteps: 4, batch: 8 },
+    recovery: { ...full.pruning.recovery, steps: 30, warmupSteps: 3, batch: 8 },
   },
-  evaluation: { windows: 24, questions: 100 },
+  evaluation: { windows: 16, questions: 60 },
   seeds: 2,
 };
 
