@@ -118,12 +118,24 @@ function measurement(
   return { value, low, high, n, unit, note };
 }
 
-/** Slope of log metric against log rank over all seeds. */
-function exponent(runs: Adapted[], metric: string) {
-  const points = runs.flatMap(({ rank, metrics }) =>
-    metrics[metric].values.map((value) => [Math.log(rank), Math.log(value)])
-  );
-  return slope(points.map(([x]) => x), points.map(([, y]) => y));
+/**
+ * Slope of a metric along the ranks: one line per seed, then mean and interval of the slopes.
+ *
+ * All ranks of a seed see the same batches, so what differs between seeds does not blur the slope.
+ */
+function slopeOverSeeds(
+  runs: Adapted[],
+  metric: string,
+  x: (rank: number) => number,
+  y: (value: number) => number = (value) => value,
+): Estimate {
+  const seeds = Math.min(...runs.map(({ metrics }) => metrics[metric].n));
+  const slopes = Array.from({ length: seeds }, (_, s) =>
+    slope(
+      runs.map(({ rank }) => x(rank)),
+      runs.map(({ metrics }) => y(metrics[metric].values[s])),
+    ).value);
+  return tInterval(slopes);
 }
 
 export function measure(
@@ -134,19 +146,16 @@ export function measure(
   const { learningRate } = config;
   const rora = series(runs, "dense", "rora", learningRate);
   const lora = series(runs, "dense", "lora", learningRate);
-  const loraExponent = exponent(lora, "gradNormBFirst").value;
-  const perDoubling = (list: Adapted[]) => {
-    const points = list.flatMap(({ rank, metrics }) =>
-      metrics.accuracyPercent.values.map((value) => [Math.log2(rank), value])
-    );
-    return slope(points.map(([x]) => x), points.map(([, y]) => y));
-  };
+  const exponent = (list: Adapted[]) =>
+    slopeOverSeeds(list, "gradNormBFirst", Math.log, Math.log);
+  const perDoubling = (list: Adapted[]) =>
+    slopeOverSeeds(list, "accuracyPercent", Math.log2);
   return {
     "rora-gradient-rank": measurement(
-      exponent(rora, "gradNormBFirst"),
+      exponent(rora),
       "",
       `ranks ${rora.map(({ rank }) => rank).join(", ")}; LoRA ${
-        loraExponent.toFixed(3)
+        exponent(lora).value.toFixed(3)
       }`,
     ),
     "rora-rank-trend": {
