@@ -11,7 +11,13 @@ import type {
   MetricSummary,
   ResultTable,
 } from "../core/runs.ts";
-import { type Estimate, mean, pairedDifference, slope } from "../core/stats.ts";
+import {
+  type Estimate,
+  mean,
+  pairedDifference,
+  slope,
+  tInterval,
+} from "../core/stats.ts";
 import type { Row } from "../core/table.ts";
 import type { Base, Config, Method } from "./rora.ts";
 
