@@ -166,7 +166,7 @@ const full: Config = {
     seeds: 3,
   },
   fullLearningRates: [2.5e-4, 1e-3],
-  training: { steps: 150, warmupSteps: 15, batch: 8, length: 64 },
+  training: { steps: 120, warmupSteps: 12, batch: 8, length: 64 },
   pruning: {
     fraction: 0.814,
     importance: "activation", // lower perplexity before recovery than "taylor" on this base
@@ -180,7 +180,7 @@ const full: Config = {
       learningRate: 2e-3,
     },
   },
-  evaluation: { windows: 96, questions: 400 },
+  evaluation: { windows: 64, questions: 250 },
   seeds: 3,
 };
 
