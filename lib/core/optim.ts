@@ -220,7 +220,7 @@ export function cosine(
  * the end of the climb.
  *
  * @example
- * warmup(4, constant(1)); // 0.25, 0.5, 0.75, 1, 1, ...
+ * [0, 1, 2, 3, 4].map(warmup(4, constant(1))); // [0.25, 0.5, 0.75, 1, 1]
  */
 export function warmup(steps: number, after: Schedule): Schedule {
   checkSteps("a warm-up", steps);

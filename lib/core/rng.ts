@@ -391,7 +391,7 @@ export function permutation(k: Key, n: number): Uint32Array {
  * @throws RangeError if a logit is NaN or +Infinity, none is finite, or the temperature is negative
  *
  * @example
- * categorical(key(0), [0, Math.log(3)]); // 1 for three keys of four
+ * categorical(key(0), [50, 0]); // 0
  */
 export function categorical(
   k: Key,

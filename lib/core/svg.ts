@@ -283,7 +283,7 @@ function plotlyWindow(): Window {
  *
  * @example
  * ```ts
- * const svg = toSvg(lineFigure(rows, { id: "loss", x: "rank", y: "loss" }));
+ * const svg = toSvg(lineFigure(rows, { id: "loss", title: "Loss", x: "rank", y: "loss" }));
  * svg.startsWith("<svg"); // true
  * ```
  */

@@ -199,7 +199,7 @@ export interface Description {
  *
  * @example
  * ```ts
- * describe([1, 2, NaN, 3]); // { n: 3, missing: 1, mean: 2, sd: 1, min: 1, ..., max: 3 }
+ * describe([1, 2, NaN, 3]).mean; // 2
  * ```
  */
 export function describe(

@@ -431,7 +431,7 @@ function anyCase(c: string): string {
  *
  * @example
  * const tokenizer = trainBpe(["low lower lowest"], { vocabSize: 259 });
- * tokenizer.encode("lower").length; // 3: "low" and the bytes of "er"
+ * tokenizer.encode("lower").length; // 3
  */
 export function trainBpe(
   texts: Iterable<string>,

@@ -514,7 +514,7 @@ export function readSafetensorsHeader(bytes: Uint8Array): SafetensorsHeader {
  * const file = writeSafetensors({
  *   bias: { dtype: "F32", shape: [2], data: new Float32Array([0.5, -1]) },
  * });
- * readSafetensors(file).bias.data; // Float32Array [0.5, -1]
+ * readSafetensors(file).bias.data; // [0.5, -1]
  * ```
  */
 export function readSafetensors(
