@@ -30,6 +30,12 @@ const LABELS: Record<Method, string> = {
   full: "full fine-tuning",
 };
 
+const BASES: Record<Base, string> = {
+  dense: "dense model",
+  pruned: "pruned model, not recovered",
+  recovered: "pruned and recovered model",
+};
+
 const ADAPTER_METHODS: Method[] = ["lora", "rora", "dora", "dora-sqrt"];
 const ORDER = ADAPTER_METHODS.map((method) => LABELS[method]);
 
@@ -110,7 +116,7 @@ function gain(
   return measurement(
     difference,
     "points",
-    `RoRA - ${LABELS[other]} on the ${base} model, mean over ranks ${
+    `RoRA - ${LABELS[other]} on the ${BASES[base]}, mean over ranks ${
       ranks.join(", ")
     }, paired by seed`,
   );
@@ -209,7 +215,7 @@ function comparison(
   );
   return {
     id: `rora-${base}`,
-    title: `Methods on the ${base} model`,
+    title: `Methods on the ${BASES[base]}`,
     caption:
       `alpha and steps are the same for all; adapters at learning rate ${learningRate}. Mean ± half of the 95 % interval over ${seeds} seeds.`,
     columns: [
@@ -380,6 +386,41 @@ function againstRank(
   });
 }
 
+/** Gradient norm against the rank, relative to RoRA's at the lowest rank of the same seed. */
+function gradientFigure(
+  runs: Adapted[],
+  { learningRate, seeds }: Config,
+): FigureSpec {
+  const metric = "gradNormBFirst";
+  const [reference] = series(runs, "dense", "rora", learningRate);
+  const rows = (["lora", "rora"] as const).flatMap((method) =>
+    series(runs, "dense", method, learningRate).map((run): Row => {
+      const { value, low, high, n } = tInterval(
+        run.metrics[metric].values.map((norm, s) =>
+          norm / reference.metrics[metric].values[s]
+        ),
+      );
+      return {
+        method: LABELS[method],
+        rank: run.rank,
+        norm: { mean: value, halfWidth: n > 1 ? (high - low) / 2 : 0, n },
+      };
+    })
+  );
+  return lineFigure(rows, {
+    id: "rora-gradient",
+    title: "Gradient norm against rank, dense model",
+    caption:
+      `|dL/dB| over all adapters at the first step, relative to RoRA at rank ${reference.rank} on the same batch: flat for alpha / sqrt(r), falling as r^-0.5 for alpha / r, as the algebra says. 95 % intervals over ${seeds} seeds.`,
+    x: "rank",
+    y: "norm",
+    series: "method",
+    order: ORDER,
+    xAxis: { ...RANK_AXIS, ticks: rows.map(({ rank }) => rank as number) },
+    yAxis: { title: "relative gradient norm", scale: "log" },
+  });
+}
+
 /** Test loss against the learning rate for one rank. */
 function sweepFigure(
   runs: Adapted[],
@@ -399,7 +440,7 @@ function sweepFigure(
     }));
   return lineFigure(rows, {
     id: `rora-sweep-r${rank}`,
-    title: `Learning rates at rank ${rank}, ${sweep.base} model`,
+    title: `Learning rates at rank ${rank}, ${BASES[sweep.base]}`,
     caption:
       "Test loss after the same number of steps; each method has its own best rate. Bars are 95 % intervals over the seeds.",
     x: "learningRate",
@@ -424,30 +465,18 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
     ...bases.map((base) =>
       againstRank(runs, base, config, "testLoss", loss, {
         id: `rora-loss-${base}`,
-        title: `Test loss against rank, ${base} model`,
+        title: `Test loss against rank, ${BASES[base]}`,
         caption: "After the same steps on the same batches.",
       })
     ),
     ...bases.map((base) =>
       againstRank(runs, base, config, "accuracyPercent", accuracy, {
         id: `rora-accuracy-${base}`,
-        title: `Accuracy against rank, ${base} model`,
+        title: `Accuracy against rank, ${BASES[base]}`,
         caption: "Four-way continuation questions from held-out documents.",
       })
     ),
-    againstRank(
-      runs,
-      "dense",
-      config,
-      "gradNormBFirst",
-      { title: "|dL/dB| at the first step", scale: "log" },
-      {
-        id: "rora-gradient",
-        title: "Gradient norm against rank, dense model",
-        caption:
-          "Flat for alpha / sqrt(r), falling as r^-0.5 for alpha / r, as the algebra says.",
-      },
-    ),
+    gradientFigure(runs, config),
     ...config.sweep.ranks.map((rank) => sweepFigure(runs, rank, config)),
   ];
 }
