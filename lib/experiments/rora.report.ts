@@ -341,11 +341,47 @@ function pruningTable(arms: ArmSummary[]): ResultTable[] {
   }];
 }
 
+/** Exponents p of |gradient| ~ r^p for both factors, with intervals over seeds. */
+function exponentTable(
+  runs: Adapted[],
+  { learningRate }: Config,
+): ResultTable {
+  const METRICS = [
+    ["|dL/dB|, first step", "gradNormBFirst"],
+    ["|dL/dB|, last step", "gradNormBLast"],
+    ["|dL/dA|, last step", "gradNormALast"],
+    ["|dW|, after training", "deltaNorm"],
+  ];
+  const lists = ADAPTER_METHODS
+    .map((method) => series(runs, "dense", method, learningRate))
+    .filter((list) => list.length >= 3);
+  return {
+    id: "rora-exponents",
+    title: "How norms grow with the rank, dense model",
+    caption:
+      "Exponent p of norm ~ r^p: slope in logarithms per seed, mean ± half of the 95 % interval over the seeds. At the first step B = 0, so |dL/dA| = 0.",
+    columns: ["method", ...METRICS.map(([title]) => title)],
+    rows: lists.map((list) => [
+      LABELS[list[0].method],
+      ...METRICS.map(([, metric]) => {
+        const { value, low, high, n } = slopeOverSeeds(
+          list,
+          metric,
+          Math.log,
+          Math.log,
+        );
+        return spread({ mean: value, low, high, n, sd: 0, values: [] });
+      }),
+    ]),
+  };
+}
+
 export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   const runs = adapted(arms);
   const bases = [...new Set(runs.map(({ base }) => base))];
   return [
     ...bases.map((base) => comparison(runs, base, config)),
+    exponentTable(runs, config),
     survival(runs, config),
     ...pruningTable(arms),
   ].filter(({ rows }) => rows.length > 0);
