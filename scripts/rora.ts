@@ -15,7 +15,12 @@ import { loadHuggingFace } from "../lib/core/formats/huggingface.ts";
 import { fold, key } from "../lib/core/rng.ts";
 import { projectRoot } from "../lib/core/runs.ts";
 import { ready } from "../lib/core/tensor.ts";
-import { continueText, finetune, saveAdapters } from "../lib/rora/mod.ts";
+import {
+  continueText,
+  finetune,
+  METHODS,
+  saveAdapters,
+} from "../lib/rora/mod.ts";
 import { describeError } from "./cli.ts";
 
 interface Options {
@@ -30,13 +35,6 @@ interface Options {
   seed: string;
   out?: string;
 }
-
-const METHODS = {
-  rora: { scaling: "rora", decompose: "none" },
-  lora: { scaling: "lora", decompose: "none" },
-  dora: { scaling: "lora", decompose: "dora" },
-  "dora-sqrt": { scaling: "rora", decompose: "dora" },
-} as const;
 
 /** The number of an option. */
 function numberOf(name: string, text: string): number {

@@ -1107,8 +1107,8 @@ interface Continuation {
  * "middle"); the true choice is what follows. The others are true continuations of places in *other*
  * documents, of different texts, with lengths in characters within a band that is `lengthTolerance` of the
  * true one's length wide and lies at random around it, so that length does not give the answer away. Every place is asked about at most once
- * and the position of the answer is random. Chance is 1 / choices. Score a choice by its log-likelihood
- * per token after the context.
+ * and the position of the answer is random. Chance is 1 / choices. Score a choice by how much the
+ * context raises its log-likelihood: of the choices alone, the one that is likely anywhere would win.
  *
  * @throws RangeError if the documents do not have enough such places
  */

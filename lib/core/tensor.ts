@@ -115,9 +115,27 @@ async function start(name: string): Promise<void> {
   (tf.backend() as unknown as { firstUse?: boolean }).firstUse = false;
 }
 
+/**
+ * Runs `work` and removes the handlers of uncaught errors that it added: those of the wasm backend
+ * throw again, which prints kilobytes of its source in front of any message.
+ */
+async function withoutNewHandlers(work: () => Promise<void>): Promise<void> {
+  const events = ["uncaughtException", "unhandledRejection"] as const;
+  const before = events.map((event) => new Set(process.rawListeners(event)));
+  await work();
+  events.forEach((event, i) => {
+    for (const listener of process.rawListeners(event)) {
+      if (before[i].has(listener)) continue;
+      process.removeListener(event, listener as () => void);
+    }
+  });
+}
+
 async function startWasm(ours: boolean): Promise<BackendInfo> {
-  await import("@tensorflow/tfjs-backend-wasm");
-  await start("wasm");
+  await withoutNewHandlers(async () => {
+    await import("@tensorflow/tfjs-backend-wasm");
+    await start("wasm");
+  });
   const chosen: BackendInfo = {
     backend: "wasm",
     engine: `tfjs ${tf.version.tfjs}`,

@@ -15,6 +15,7 @@
  * alpha is the same at every rank: with alpha ~ r LoRA's factor would not depend on r, and there
  * would be nothing to see.
  */
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   type ClozeQuestion,
@@ -32,6 +33,7 @@ import {
   evaluate,
   type LlamaConfig,
   type LlamaParams,
+  loss,
   nestParams,
   scoreContinuations,
   trainLanguageModel,
@@ -48,15 +50,22 @@ import {
   type RunContext,
 } from "../core/runs.ts";
 import { mean } from "../core/stats.ts";
-import { flatten, type ParamTree, type Tensor, tf } from "../core/tensor.ts";
+import {
+  flatten,
+  type ParamTree,
+  type Tensor,
+  tf,
+  valueAndGrads,
+} from "../core/tensor.ts";
 import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
 import {
   adapterBytes,
   adapterModules,
-  type AdapterOptions,
   deltaNorm,
+  disposeAdapters,
   gradientNorms,
   initAdapters,
+  METHODS,
   prune,
   targetShape,
 } from "../rora/mod.ts";
@@ -96,6 +105,8 @@ export interface Config {
     learningRates: number[];
     seeds: number;
   };
+  /** Ranks and seeds at which the first gradient is measured, without training. */
+  gradient: { ranks: number[]; seeds: number };
   /** Learning rates of full fine-tuning. */
   fullLearningRates: number[];
   training: Training;
@@ -136,36 +147,26 @@ type AdaptConfig = {
   windows: number;
 };
 
-/** Both DoRA forms: the published one divides alpha by r, the other is our ablation. */
-const ADAPTERS: Record<
-  Exclude<Method, "frozen" | "full">,
-  Pick<AdapterOptions, "scaling" | "decompose">
-> = {
-  lora: { scaling: "lora", decompose: "none" },
-  rora: { scaling: "rora", decompose: "none" },
-  dora: { scaling: "lora", decompose: "dora" },
-  "dora-sqrt": { scaling: "rora", decompose: "dora" },
-};
-
-const METHODS = Object.keys(ADAPTERS) as (keyof typeof ADAPTERS)[];
+const ADAPTER_METHODS = Object.keys(METHODS) as (keyof typeof METHODS)[];
 
 const full: Config = {
   model: "base", // 3.2 million parameters, d = 256: rank 128 is half of full rank
   domain: "factbook",
   alpha: 16,
-  learningRate: 1e-3, // the DoRA authors' 2e-4 for 7 billion parameters hardly moves 3 million
+  learningRate: 1e-3, // ours: the DoRA authors' 2e-4 for 7 billion parameters hardly moves 3 million
   ranks: [2, 8, 32, 128],
   doraRanks: [8, 128],
-  prunedRanks: [2, 8, 32],
+  prunedRanks: [2, 32],
   prunedBases: ["pruned", "recovered"],
   sweep: {
     base: "dense",
-    methods: ["lora", "rora", "dora", "dora-sqrt"],
+    methods: ["lora", "rora", "dora"],
     ranks: [8, 128],
-    learningRates: [4e-3, 1.6e-2],
+    learningRates: [4e-3, 1.6e-2, 6.4e-2],
     seeds: 3,
   },
-  fullLearningRates: [2.5e-4, 1e-3],
+  gradient: { ranks: [2, 4, 8, 16, 32, 64, 128], seeds: 20 },
+  fullLearningRates: [1e-3],
   training: { steps: 120, warmupSteps: 12, batch: 8, length: 64 },
   pruning: {
     fraction: 0.814,
@@ -199,6 +200,7 @@ const quick: Config = {
     learningRates: [4e-3],
     seeds: 2,
   },
+  gradient: { ranks: [2, 8, 32, 64], seeds: 6 },
   fullLearningRates: [1e-3],
   training: { steps: 30, warmupSteps: 3, batch: 8, length: 64 },
   pruning: {
@@ -217,6 +219,7 @@ const smoke: Config = {
   doraRanks: [2],
   prunedRanks: [2],
   sweep: { ...quick.sweep, ranks: [], learningRates: [] },
+  gradient: { ranks: [2, 8, 32], seeds: 2 },
   fullLearningRates: [],
   training: { steps: 4, warmupSteps: 1, batch: 4, length: 32 },
   pruning: {
@@ -240,7 +243,51 @@ function plain(value: object): Record<string, Json> {
   return JSON.parse(JSON.stringify(value));
 }
 
+/** Checks what `--set` may have changed, before anything runs. */
+function checkConfig(config: Config): void {
+  const { alpha, learningRate, model, ranks, doraRanks, prunedRanks } = config;
+  const folder = modelFolder(model);
+  if (!existsSync(join(folder, "config.json"))) {
+    throw new RangeError(
+      `Cannot run rora as data/models must have the base model: ${model}; npm run reproduce -- base --profile full makes it`,
+    );
+  }
+  for (const [name, value] of Object.entries({ alpha, learningRate })) {
+    if (!(value > 0 && Number.isFinite(value))) {
+      throw new RangeError(
+        `Cannot run rora as ${name} must be a finite number above 0: ${name} ${value}`,
+      );
+    }
+  }
+  const { hidden_size } = JSON.parse(
+    readFileSync(join(folder, "config.json"), "utf8"),
+  );
+  const all = [ranks, doraRanks, prunedRanks, config.gradient.ranks].flat();
+  for (const rank of all) {
+    if (!Number.isInteger(rank) || rank < 1 || rank > hidden_size) {
+      throw new RangeError(
+        `Cannot run rora as a rank must be an integer from 1 to the width ${hidden_size} of the model: rank ${rank}`,
+      );
+    }
+  }
+  if (new Set(ranks).size < 3) {
+    throw new RangeError(
+      `Cannot run rora as a trend needs at least 3 ranks: ranks ${
+        ranks.join(", ")
+      }`,
+    );
+  }
+  if (!doraRanks.some((rank) => ranks.includes(rank))) {
+    throw new RangeError(
+      `Cannot run rora as ranks and doraRanks must share a rank: ranks ${
+        ranks.join(", ")
+      }, doraRanks ${doraRanks.join(", ")}`,
+    );
+  }
+}
+
 function arms(config: Config): Arm[] {
+  checkConfig(config);
   const { model, domain, alpha, learningRate, training, evaluation } = config;
   const seeds = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
   const all = new Map<string, Arm>();
@@ -274,7 +321,7 @@ function arms(config: Config): Arm[] {
   for (const base of ["dense", ...config.prunedBases] as Base[]) {
     add(base, "frozen", 0, 0);
     const dense = base === "dense";
-    for (const method of METHODS) {
+    for (const method of ADAPTER_METHODS) {
       const isDora = method.startsWith("dora");
       const ranks = !dense
         ? config.prunedRanks
@@ -310,6 +357,12 @@ function arms(config: Config): Arm[] {
         windows: evaluation.windows,
       }),
       seeds: [1],
+    },
+    {
+      id: "gradient",
+      config: plain({ model, alpha, ranks: config.gradient.ranks, training }),
+      seeds: seeds(config.gradient.seeds),
+      needs: ["data"],
     },
     ...all.values(),
   ];
@@ -445,6 +498,7 @@ function prepareModels(
   metrics.recoveredPerplexity = perplexity(pruned);
   metrics.recoveryTokens = recovery.steps * batch * length;
   context.writeArtifact("recovered.safetensors", packModel(pruned));
+  tf.disposeVariables();
   return metrics;
 }
 
@@ -459,7 +513,10 @@ function train(
   onStep?: (step: number, grads: Record<string, Tensor>) => void,
 ): number[] {
   const optimizer = adamW({
-    learningRate: warmup(warmupSteps, linear({ learningRate, steps })),
+    learningRate: warmup(
+      warmupSteps,
+      linear({ learningRate, steps: steps - warmupSteps }),
+    ),
     weightDecay: 0,
   });
   const history = trainLanguageModel({
@@ -483,17 +540,17 @@ function train(
 const CONTEXT_TOKENS = 32;
 
 /**
- * Share of the questions whose true continuation gains most from its context (%).
+ * Whether each question's true continuation is the one that gains most from its context, 1 or 0.
  *
  * A choice scores log p(choice | context) - log p(choice | end of text): without the second term
  * the choice that is likely anywhere wins (Holtzman et al., arXiv:2104.08315).
  */
-function accuracyPercent(
+function answers(
   { params, config }: Model,
   adapters: Record<string, Adapter>,
   questions: ClozeQuestion[],
   tokenizer: Tokenizer,
-): number {
+): number[] {
   const items = questions.flatMap(({ context, choices }) =>
     choices.map((choice) => ({
       context: tokenizer.encode(context).slice(-CONTEXT_TOKENS),
@@ -508,14 +565,12 @@ function accuracyPercent(
   const scores = scoreContinuations(params, config, items, options);
   const prior = scoreContinuations(params, config, anywhere, options);
   const gains = scores.map(({ logProb }, i) => logProb - prior[i].logProb);
-  let right = 0;
   let at = 0;
-  for (const { choices, answer } of questions) {
+  return questions.map(({ choices, answer }) => {
     const own = gains.slice(at, at + choices.length);
-    if (own.indexOf(Math.max(...own)) === answer) right++;
     at += choices.length;
-  }
-  return 100 * right / questions.length;
+    return own.indexOf(Math.max(...own)) === answer ? 1 : 0;
+  });
 }
 
 /** The base model of an arm. */
@@ -541,7 +596,7 @@ function adapt(arm: AdaptConfig, key: Key, context: RunContext): Metrics {
   if (method !== "frozen") {
     const set = method === "full" ? null : initAdapters(
       params,
-      { ...ADAPTERS[method], rank, alpha },
+      { ...METHODS[method], rank, alpha },
       fold(key, "adapters"),
     );
     if (set !== null) adapters = adapterModules(set);
@@ -570,7 +625,7 @@ function adapt(arm: AdaptConfig, key: Key, context: RunContext): Metrics {
     context.timing("trainSeconds", context.seconds() - start);
     Object.assign(metrics, first);
     metrics.trainLoss = mean(losses.slice(-10));
-    metrics.lossCurve = losses;
+    metrics.lossCurve = losses.filter((_, step) => step % 10 === 0);
     if (set !== null) {
       metrics.deltaNorm = deltaNorm(params, set);
       metrics.adapterBytes = adapterBytes(set);
@@ -591,12 +646,58 @@ function adapt(arm: AdaptConfig, key: Key, context: RunContext): Metrics {
     metrics[`${part}Perplexity`] = perplexity;
   }
   context.progress(0.9, "questions");
-  metrics.accuracyPercent = accuracyPercent(
+  const right = answers(
     model,
     adapters,
     JSON.parse(text("questions.json")),
     tokenizer,
   );
+  metrics.right = right;
+  metrics.accuracyPercent = 100 * mean(right);
+  tf.disposeVariables(); // a process may run several arms
+  return metrics;
+}
+
+/** |dL/dB| of new adapters on one batch for each rank, with both factors. */
+function firstGradients(
+  { model, alpha, ranks, training }: {
+    model: string;
+    alpha: number;
+    ranks: number[];
+    training: Training;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { params, config } = loadHuggingFace(modelFolder(model));
+  const ids = readInt32(context.readArtifact("data", "train.bin"));
+  const { batch, length } = training;
+  const windows = trainingBatches(ids, {
+    batch,
+    length,
+    key: fold(key, "batches"),
+  }).next().value;
+  const metrics: Metrics = {};
+  for (const method of ["lora", "rora"] as const) {
+    metrics[method] = ranks.map((rank) => {
+      const set = initAdapters(
+        params,
+        { ...METHODS[method], rank, alpha },
+        // Other numbers for each rank and factor, so that no two measurements share their noise.
+        fold(fold(key, method), rank),
+      );
+      const { value, grads } = valueAndGrads(
+        () => loss(params, config, windows, { adapters: adapterModules(set) }),
+        set.params,
+      );
+      const { b } = gradientNorms(grads);
+      tf.dispose([value, grads]);
+      disposeAdapters(set);
+      return b;
+    });
+  }
+  tf.dispose(windows);
+  tf.disposeVariables();
   return metrics;
 }
 
@@ -615,6 +716,13 @@ const experiment: Experiment<Config> = {
     >[0];
     if ("questions" in arm) {
       return prepareData(arm as Of<typeof prepareData>, context);
+    }
+    if ("ranks" in arm) {
+      return firstGradients(
+        arm as unknown as Of<typeof firstGradients>,
+        key,
+        context,
+      );
     }
     if ("pruning" in arm) {
       return prepareModels(

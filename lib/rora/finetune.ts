@@ -108,10 +108,11 @@ export function finetune(
 
   const adapters = initAdapters(params, adapterOptions, fold(key, "adapters"));
   const modules = adapterModules(adapters);
+  const warmupSteps = Math.max(1, Math.round(0.1 * steps));
   const optimizer = adamW({
     learningRate: warmup(
-      Math.max(1, Math.round(0.1 * steps)),
-      linear({ learningRate, steps }),
+      warmupSteps,
+      linear({ learningRate, steps: Math.max(1, steps - warmupSteps) }),
     ),
     weightDecay: 0,
   });

@@ -12,7 +12,7 @@
  *     k.square(address(x), address(y), x.size);
  *     return y;
  *
- * Only inside the forward or gradient function of `tf.customGrad` does this become differentiable.
+ * That is not differentiable by itself: `fused.ts` puts a node with its gradient on the tape.
  */
 import { Buffer } from "node:buffer";
 import process from "node:process";
