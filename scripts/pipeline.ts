@@ -17,7 +17,7 @@ import {
   type VerdictRow,
   verdictRows,
 } from "../lib/core/claims.ts";
-import { codeInfo, gitState } from "../lib/core/provenance.ts";
+import { codeInfo, gitState, hashFiles } from "../lib/core/provenance.ts";
 import {
   cacheFolder,
   contentHash,
@@ -495,8 +495,10 @@ async function executeNotebook(paper: Paper, options: Options): Promise<void> {
   const stamp = contentHash([
     profile,
     readNotebook(path).cells.map((cell) => cell.source),
-    codeInfo(join(root, "lib", "mod.ts")).hash,
-    codeInfo(experimentFile(paper.source)).hash,
+    codeInfo(join(root, "lib", "mod.ts"), { reports: true }).hash,
+    codeInfo(experimentFile(paper.source), { reports: true }).hash,
+    loadClaims(name),
+    hashFiles(["data/models"]),
     ...[profile, "full" as const].map((p) =>
       loadSummary(name, p)?.arms ?? null
     ),

@@ -6,10 +6,11 @@
  * each claim chosen before any run, and is never edited to fit. A verdict is computed from the
  * recorded full run by the claim's rule:
  *
- *   equal      |measured - paper| <= margin: match, else differs
+ *   equal      the whole interval within the margin of the paper's value: match, else differs
  *   direction  an effect relative to a reference (0 for a difference, 1 for a ratio):
  *                interval beyond the reference on the paper's side: trend holds,
- *                and a match if the interval also contains the paper's value;
+ *                and a match if the interval also contains the paper's value and reaches no further
+ *                from its middle than half the paper's effect (a vague number matches nothing);
  *                interval contains the reference: differs (no effect detected);
  *                interval beyond it on the other side: differs (opposite effect)
  *   trend      values in order (over ranks, say); no later one lies against the direction from an
@@ -294,21 +295,19 @@ function checkMeasurement(
   return measurement;
 }
 
-/** Rule `equal`: within the margin of the paper's value. */
+/** Rule `equal`: the whole interval within the margin of the paper's value. */
 function judgeEqual(
   paper: number,
   margin: number,
   m: Measurement,
 ): Verdict {
-  const gap = Math.abs(m.value - paper);
+  const gap = Math.max(Math.abs(m.low - paper), Math.abs(m.high - paper));
   const match = gap <= margin;
   return {
     verdict: match ? "match" : "differs",
-    sentence: `${formatMeasurement(m)} is ${
-      formatNumber(gap)
-    } from the paper's ${formatNumber(paper)}; up to ${
-      formatNumber(margin)
-    } counts as equal`,
+    sentence: `${formatMeasurement(m)} ${
+      match ? "lies" : "does not lie"
+    } within ${formatNumber(margin)} of the paper's ${formatNumber(paper)}`,
   };
 }
 
@@ -346,7 +345,9 @@ function judgeDirection(
     };
   }
   const paper = claim.value;
-  if (paper !== null && m.low <= paper && paper <= m.high) {
+  const sharp = paper !== null &&
+    (m.high - m.low) / 2 <= Math.abs(paper - reference) / 2;
+  if (sharp && m.low <= paper && paper <= m.high) {
     return {
       verdict: "match",
       sentence:
@@ -426,7 +427,19 @@ export function judge(
     claim,
     Object.hasOwn(measurements, claim.id) ? measurements[claim.id] : undefined,
   );
-  const rule = claim.rule!;
+  const { verdict, sentence } = judgeByRule(claim, claim.rule!, measurement);
+  const { note } = measurement;
+  return {
+    verdict,
+    sentence: note === undefined ? sentence : `${sentence} (${note})`,
+  };
+}
+
+function judgeByRule(
+  claim: Claim,
+  rule: Rule,
+  measurement: Measurement,
+): Verdict {
   switch (rule.kind) {
     case "equal":
       return judgeEqual(claim.value!, rule.margin, measurement);

@@ -49,8 +49,15 @@ export interface CodeInfo {
   packages: string[];
 }
 
-/** Follows the relative imports of `entry` and hashes every file reached. */
-export function codeInfo(entry: string): CodeInfo {
+/**
+ * Follows the relative imports of `entry` and hashes every file reached.
+ *
+ * @param options `reports`: with the modules that only keep, judge or show results
+ */
+export function codeInfo(
+  entry: string,
+  { reports: withReports = false }: { reports?: boolean } = {},
+): CodeInfo {
   const root = projectRoot();
   const content = new Map<string, string>();
   const packages = new Set<string>();
@@ -64,7 +71,7 @@ export function codeInfo(entry: string): CodeInfo {
         const target = resolve(dirname(path), name);
         const isFile = existsSync(target) && statSync(target).isFile();
         const reports = REPORTING.test(target.replaceAll("\\", "/"));
-        if (isFile && !reports) visit(target);
+        if (isFile && (withReports || !reports)) visit(target);
       } else if (!name.startsWith("node:")) {
         const parts = name.split("/");
         packages.add(parts.slice(0, name.startsWith("@") ? 2 : 1).join("/"));

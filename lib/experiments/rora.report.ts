@@ -4,15 +4,17 @@ import {
   lineFigure,
   type LineOptions,
 } from "../core/figure.ts";
-import type {
-  ArmSummary,
-  FigureSpec,
-  Measurement,
-  MetricSummary,
-  ResultTable,
+import { key } from "../core/rng.ts";
+import {
+  type ArmSummary,
+  type FigureSpec,
+  findArm,
+  type Measurement,
+  type MetricSummary,
+  type ResultTable,
 } from "../core/runs.ts";
 import {
-  type Estimate,
+  bootstrapInterval,
   mean,
   pairedDifference,
   slope,
@@ -46,18 +48,21 @@ interface Adapted {
   rank: number;
   learningRate: number;
   metrics: Record<string, MetricSummary>;
+  /** Share of the seeds that answered each question right. */
+  right: number[];
   seconds: number;
 }
 
 function adapted(arms: ArmSummary[]): Adapted[] {
   return arms
     .filter(({ config }) => "method" in config)
-    .map(({ config, metrics, timings, seconds }) => ({
+    .map(({ config, metrics, series, timings, seconds }) => ({
       base: config.base as Base,
       method: config.method as Method,
       rank: config.rank as number,
       learningRate: config.learningRate as number,
       metrics,
+      right: series.right.mean,
       seconds: timings.trainSeconds?.mean ?? seconds,
     }));
 }
@@ -84,70 +89,107 @@ function cell({ mean, low, high, n }: MetricSummary) {
 
 // Claims --------------------------------------------------------------------------------------------
 
-/** Mean over the shared ranks of a metric, per seed. */
-function overRanks(
+/** Ranks at which all adapter methods ran on a base: comparisons of methods share them. */
+function sharedRanks(
   runs: Adapted[],
-  ranks: number[],
-  metric: string,
+  base: Base,
+  { learningRate }: Config,
 ): number[] {
-  const chosen = runs.filter(({ rank }) => ranks.includes(rank));
-  const seeds = Math.min(...chosen.map(({ metrics }) => metrics[metric].n));
+  const [first, ...others] = ADAPTER_METHODS.map((method) =>
+    series(runs, base, method, learningRate).map(({ rank }) => rank)
+  );
+  return first.filter((rank) => others.every((ranks) => ranks.includes(rank)));
+}
+
+/** Mean over ranks of a metric's value for each seed. */
+function perSeed(runs: Adapted[], metric: string): number[] {
+  const seeds = Math.min(...runs.map(({ metrics }) => metrics[metric].n));
   return Array.from(
     { length: seeds },
-    (_, s) => mean(chosen.map(({ metrics }) => metrics[metric].values[s])),
+    (_, s) => mean(runs.map(({ metrics }) => metrics[metric].values[s])),
   );
 }
 
-/** Gain of RoRA over another method in accuracy, mean over the ranks that both have, paired by seed. */
+/** Mean over ranks and seeds of each question's answer, 0 to 1. */
+function perQuestion(runs: Adapted[]): number[] {
+  return runs[0].right.map((_, q) => mean(runs.map(({ right }) => right[q])));
+}
+
+/**
+ * Gain of RoRA in accuracy over another method, mean over the shared ranks, at the fixed rate.
+ *
+ * Two things vary: training (paired by seed, Student t) and which questions are asked (paired by
+ * question, bootstrap). The interval is the wider of the two on each side.
+ */
 function gain(
   runs: Adapted[],
   base: Base,
   other: Method,
-  { learningRate }: Config,
+  config: Config,
 ): Measurement {
-  const ours = series(runs, base, "rora", learningRate);
-  const theirs = series(runs, base, other, learningRate);
-  const ranks = ours.map(({ rank }) => rank)
-    .filter((r) => theirs.some(({ rank }) => rank === r));
-  const difference = pairedDifference(
-    overRanks(ours, ranks, "accuracyPercent"),
-    overRanks(theirs, ranks, "accuracyPercent"),
+  const ranks = sharedRanks(runs, base, config);
+  const at = (method: Method) =>
+    series(runs, base, method, config.learningRate)
+      .filter(({ rank }) => ranks.includes(rank));
+  const [ours, theirs] = [at("rora"), at(other)];
+  const overSeeds = pairedDifference(
+    perSeed(ours, "accuracyPercent"),
+    perSeed(theirs, "accuracyPercent"),
   );
-  return measurement(
-    difference,
-    "points",
-    `RoRA - ${LABELS[other]} on the ${BASES[base]}, mean over ranks ${
+  const [right, rightTheirs] = [perQuestion(ours), perQuestion(theirs)];
+  const overQuestions = bootstrapInterval(
+    right.map((share, q) => 100 * (share - rightTheirs[q])),
+    key(0),
+  );
+  return {
+    value: overSeeds.value,
+    low: Math.min(overSeeds.low, overQuestions.low),
+    high: Math.max(overSeeds.high, overQuestions.high),
+    n: overSeeds.n,
+    unit: "points",
+    note: `${LABELS[other]} on the ${BASES[base]}, mean over ranks ${
       ranks.join(", ")
-    }, paired by seed`,
+    }, paired; interval over seeds and over ${right.length} questions, the wider of the two`,
+  };
+}
+
+/** Least-squares slope over the ranks for each seed. */
+function slopes(
+  ranks: number[],
+  values: number[][], // [R, seeds]
+  x: (rank: number) => number,
+  y: (value: number) => number = (value) => value,
+): number[] {
+  const seeds = Math.min(...values.map((row) => row.length));
+  return Array.from(
+    { length: seeds },
+    (_, s) => slope(ranks.map(x), values.map((row) => y(row[s]))).value,
   );
 }
 
-function measurement(
-  { value, low, high, n }: Estimate,
-  unit: string,
-  note: string,
-): Measurement {
-  return { value, low, high, n, unit, note };
-}
-
-/**
- * Slope of a metric along the ranks: one line per seed, then mean and interval of the slopes.
- *
- * All ranks of a seed see the same batches, so what differs between seeds does not blur the slope.
- */
-function slopeOverSeeds(
+/** Slopes of an arm's metric over its ranks, one per seed: all ranks of a seed see the same batches. */
+function metricSlopes(
   runs: Adapted[],
   metric: string,
   x: (rank: number) => number,
-  y: (value: number) => number = (value) => value,
-): Estimate {
-  const seeds = Math.min(...runs.map(({ metrics }) => metrics[metric].n));
-  const slopes = Array.from({ length: seeds }, (_, s) =>
-    slope(
-      runs.map(({ rank }) => x(rank)),
-      runs.map(({ metrics }) => y(metrics[metric].values[s])),
-    ).value);
-  return tInterval(slopes);
+  y?: (value: number) => number,
+): number[] {
+  return slopes(
+    runs.map(({ rank }) => rank),
+    runs.map(({ metrics }) => metrics[metric].values),
+    x,
+    y,
+  );
+}
+
+/** Norms of the first gradient by rank and seed, [R][seeds], from the arm that measures only them. */
+function firstGradients(arms: ArmSummary[], method: "lora" | "rora") {
+  const { config, metrics } = findArm(arms, "gradient");
+  const ranks = config.ranks as number[];
+  return {
+    ranks,
+    norms: ranks.map((rank) => metrics[`${method}.r${rank}`].values),
+  };
 }
 
 export function measure(
@@ -155,35 +197,35 @@ export function measure(
   config: Config,
 ): Record<string, Measurement> {
   const runs = adapted(arms);
-  const { learningRate } = config;
-  const rora = series(runs, "dense", "rora", learningRate);
-  const lora = series(runs, "dense", "lora", learningRate);
-  const exponent = (list: Adapted[]) =>
-    slopeOverSeeds(list, "gradNormBFirst", Math.log, Math.log);
-  const perDoubling = (list: Adapted[]) =>
-    slopeOverSeeds(list, "accuracyPercent", Math.log2);
+  const at = (method: Method) =>
+    series(runs, "dense", method, config.learningRate);
+  const exponent = (method: "lora" | "rora") => {
+    const { ranks, norms } = firstGradients(arms, method);
+    return tInterval(slopes(ranks, norms, Math.log, Math.log));
+  };
+  const perDoubling = (method: Method) =>
+    metricSlopes(at(method), "accuracyPercent", Math.log2);
+  const means = (method: Method) =>
+    at(method).map(({ rank, metrics }) =>
+      `${rank}: ${metrics.accuracyPercent.mean.toFixed(1)}`
+    ).join(", ");
   return {
-    "rora-gradient-rank": measurement(
-      exponent(rora),
-      "",
-      `ranks ${rora.map(({ rank }) => rank).join(", ")}; LoRA ${
-        exponent(lora).value.toFixed(3)
-      }`,
-    ),
+    "rora-gradient-rank": {
+      ...exponent("rora"),
+      unit: "",
+      note: `ranks ${
+        firstGradients(arms, "rora").ranks.join(", ")
+      }; LoRA's exponent is ${exponent("lora").value.toFixed(3)}`,
+    },
     "rora-rank-trend": {
-      ...measurement(
-        perDoubling(rora),
-        "points",
-        `accuracy gained per doubling of the rank; LoRA ${
-          perDoubling(lora).value.toFixed(2)
-        }`,
-      ),
-      points: rora.map(({ rank, metrics: { accuracyPercent } }) => ({
-        x: rank,
-        value: accuracyPercent.mean,
-        low: accuracyPercent.low,
-        high: accuracyPercent.high,
-      })),
+      ...tInterval(perDoubling("rora")),
+      unit: "points per doubling",
+      note: `RoRA's accuracy in % by rank ${means("rora")}`,
+    },
+    "rora-lora-limited": {
+      ...pairedDifference(perDoubling("rora"), perDoubling("lora")),
+      unit: "points per doubling",
+      note: `LoRA's accuracy in % by rank ${means("lora")}`,
     },
     "rora-dense-lora": gain(runs, "dense", "lora", config),
     "rora-dense-dora": gain(runs, "dense", "dora", config),
@@ -196,9 +238,9 @@ export function measure(
 
 const RESULT_COLUMNS: [string, string][] = [
   ["accuracy (%)", "accuracyPercent"],
+  ["validation loss (nats/token)", "validationLoss"],
   ["test loss (nats/token)", "testLoss"],
   ["perplexity", "testPerplexity"],
-  ["|dL/dB| first step", "gradNormBFirst"],
   ["|dW|", "deltaNorm"],
   ["adapter (bytes)", "adapterBytes"],
 ];
@@ -262,6 +304,20 @@ function tuned(runs: Adapted[], { sweep }: Config): Adapted[] {
   return chosen;
 }
 
+/** A learning rate, marked if no smaller or no larger one was tried. */
+function atEdge(
+  { learningRate }: Adapted,
+  { sweep, learningRate: fixed }: Config,
+): string {
+  const tried = [fixed, ...sweep.learningRates];
+  const edge = learningRate === Math.max(...tried)
+    ? " (largest tried)"
+    : learningRate === Math.min(...tried)
+    ? " (smallest tried)"
+    : "";
+  return `${learningRate}${edge}`;
+}
+
 /** RoRA's gain over LoRA at the fixed learning rate, and at each method's own best one. */
 function survival(runs: Adapted[], config: Config): ResultTable {
   const best = tuned(runs, config);
@@ -290,8 +346,8 @@ function survival(runs: Adapted[], config: Config): ResultTable {
           `RoRA - ${LABELS[method]}`,
           rank,
           name,
-          ours.learningRate,
-          theirs.learningRate,
+          atEdge(ours, config),
+          atEdge(theirs, config),
           difference("accuracyPercent"),
           difference("testLoss"),
         ]);
@@ -364,11 +420,8 @@ function exponentTable(
     rows: lists.map((list) => [
       LABELS[list[0].method],
       ...METRICS.map(([, metric]) => {
-        const { value, low, high, n } = slopeOverSeeds(
-          list,
-          metric,
-          Math.log,
-          Math.log,
+        const { value, low, high, n } = tInterval(
+          metricSlopes(list, metric, Math.log, Math.log),
         );
         return spread({ mean: value, low, high, n, sd: 0, values: [] });
       }),
@@ -422,37 +475,33 @@ function againstRank(
   });
 }
 
-/** Gradient norm against the rank, relative to RoRA's at the lowest rank of the same seed. */
-function gradientFigure(
-  runs: Adapted[],
-  { learningRate, seeds }: Config,
-): FigureSpec {
-  const metric = "gradNormBFirst";
-  const [reference] = series(runs, "dense", "rora", learningRate);
-  const rows = (["lora", "rora"] as const).flatMap((method) =>
-    series(runs, "dense", method, learningRate).map((run): Row => {
-      const { value, low, high, n } = tInterval(
-        run.metrics[metric].values.map((norm, s) =>
-          norm / reference.metrics[metric].values[s]
-        ),
-      );
+/** Norm of the first gradient against the rank, relative to RoRA's at the lowest rank of the same seed. */
+function gradientFigure(arms: ArmSummary[], config: Config): FigureSpec {
+  const reference = firstGradients(arms, "rora").norms[0];
+  const rows = (["lora", "rora"] as const).flatMap((method) => {
+    const { ranks, norms } = firstGradients(arms, method);
+    return ranks.map((rank, i): Row => {
+      const ratios = norms[i].map((norm, s) => norm / reference[s]);
+      const { value, low, high, n } = tInterval(ratios);
       return {
         method: LABELS[method],
-        rank: run.rank,
+        rank,
         norm: { mean: value, halfWidth: n > 1 ? (high - low) / 2 : 0, n },
       };
-    })
-  );
+    });
+  });
   return lineFigure(rows, {
     id: "rora-gradient",
     title: "Gradient norm against rank, dense model",
     caption:
-      `|dL/dB| over all adapters at the first step, relative to RoRA at rank ${reference.rank} on the same batch: flat for alpha / sqrt(r), falling as r^-0.5 for alpha / r, as the algebra says. 95 % intervals over ${seeds} seeds.`,
+      `|dL/dB| over all adapters at the first step, relative to RoRA at rank ${
+        config.gradient.ranks[0]
+      } on the same batch. The algebra predicts a flat line for alpha / sqrt(r) and r^-0.5 for alpha / r. 95 % intervals over ${config.gradient.seeds} seeds.`,
     x: "rank",
     y: "norm",
     series: "method",
     order: ORDER,
-    xAxis: { ...RANK_AXIS, ticks: rows.map(({ rank }) => rank as number) },
+    xAxis: { ...RANK_AXIS, ticks: config.gradient.ranks },
     yAxis: { title: "relative gradient norm", scale: "log" },
   });
 }
@@ -512,7 +561,7 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         caption: "Four-way continuation questions from held-out documents.",
       })
     ),
-    gradientFigure(runs, config),
+    gradientFigure(arms, config),
     ...config.sweep.ranks.map((rank) => sweepFigure(runs, rank, config)),
   ];
 }

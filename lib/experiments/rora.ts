@@ -679,7 +679,7 @@ function firstGradients(
   }).next().value;
   const metrics: Metrics = {};
   for (const method of ["lora", "rora"] as const) {
-    metrics[method] = ranks.map((rank) => {
+    for (const rank of ranks) {
       const set = initAdapters(
         params,
         { ...METHODS[method], rank, alpha },
@@ -690,11 +690,10 @@ function firstGradients(
         () => loss(params, config, windows, { adapters: adapterModules(set) }),
         set.params,
       );
-      const { b } = gradientNorms(grads);
+      metrics[`${method}.r${rank}`] = gradientNorms(grads).b;
       tf.dispose([value, grads]);
       disposeAdapters(set);
-      return b;
-    });
+    }
   }
   tf.dispose(windows);
   tf.disposeVariables();
