@@ -50,6 +50,7 @@ import {
   textTable,
   wrap,
 } from "./cli.ts";
+import { installData } from "./install-data.ts";
 import {
   type Outcome,
   type Plan,
@@ -349,22 +350,6 @@ async function publishModels(
   });
 }
 
-/** Calls a function of a script that belongs to a later step; says so if the step is not there. */
-async function callStep(
-  file: string,
-  name: string,
-  ...args: unknown[]
-): Promise<boolean> {
-  const path = new URL(file, import.meta.url);
-  if (!existsSync(path)) {
-    console.log(`Skipped ${name}: scripts/${file} is not there`);
-    return false;
-  }
-  const step = (await import(path.href))[name];
-  await step(...args);
-  return true;
-}
-
 /** Where and when a set was made: "2026-11-23, Intel Xeon, 2 cores, commit 1a2b3c4". */
 export function origin(set: ResultSet): string {
   const { startedAt, machine, commit, dirty } = set.provenance;
@@ -582,9 +567,7 @@ export async function reproduceMain(
 
   const papers: Paper[] = [];
   for (const source of selected) papers.push(await planPaper(source, options));
-  if (existsSync(join(projectRoot(), "data", "package.json"))) {
-    await callStep("install-data.ts", "installData");
-  }
+  await installData();
 
   const report = reporter();
   const stopped = () => {
@@ -664,7 +647,11 @@ export async function reproduceMain(
     if (broken) failures++;
   }
   if (options.site && !changed) {
-    if (await failed("site", () => callStep("site.ts", "buildSite"))) {
+    const build = async () => {
+      const { buildSite } = await import("./site.ts"); // loads plotly
+      await buildSite();
+    };
+    if (await failed("site", build)) {
       failures++;
     }
   }

@@ -7,6 +7,7 @@
  * The adapter is written as a PEFT folder.
  */
 import { existsSync } from "node:fs";
+import { relative } from "node:path";
 import process from "node:process";
 import { Command, Option } from "commander";
 import { SingleBar } from "cli-progress";
@@ -53,13 +54,24 @@ async function main(path: string, options: Options): Promise<void> {
   }
   const seed = key(numberOf("seed", options.seed));
   const steps = numberOf("steps", options.steps);
+  const temperature = numberOf("temperature", options.temperature);
+  const adapterOptions = {
+    ...METHODS[options.method],
+    rank: numberOf("rank", options.rank),
+    alpha: numberOf("alpha", options.alpha),
+    learningRate: numberOf("learning-rate", options.learningRate),
+    steps,
+  };
+  if (options.prompt === "") {
+    throw new RangeError(`Cannot write samples as --prompt must not be empty`);
+  }
   const { documents } = textFile(path, { documentBytes: 1024 });
   await ready();
   const model = loadHuggingFace(options.model);
   const sample = (adapters = {}) =>
     continueText(model, options.prompt, {
       adapters,
-      temperature: numberOf("temperature", options.temperature),
+      temperature,
       maxTokens: 80,
       key: fold(seed, "sample"),
     });
@@ -68,25 +80,29 @@ async function main(path: string, options: Options): Promise<void> {
     noTTYOutput: false,
   });
   if (process.stderr.isTTY) bar.start(steps, 0, { loss: "" });
-  const { adapters, modules, before, after } = finetune(model, documents, {
-    ...METHODS[options.method],
-    rank: numberOf("rank", options.rank),
-    alpha: numberOf("alpha", options.alpha),
-    learningRate: numberOf("learning-rate", options.learningRate),
-    steps,
-    onStep: ({ step, loss }) => bar.update(step + 1, { loss: loss.toFixed(3) }),
-  }, seed);
-  bar.stop();
+  const train = () => {
+    try {
+      return finetune(model, documents, {
+        ...adapterOptions,
+        onStep: ({ step, loss }) =>
+          bar.update(step + 1, { loss: loss.toFixed(3) }),
+      }, seed);
+    } finally {
+      bar.stop();
+    }
+  };
+  const { adapters, modules, before, after } = train();
+  if (options.out !== undefined) {
+    const baseModel = relative(process.cwd(), options.model);
+    saveAdapters(options.out, adapters, { baseModel });
+    console.log(`Adapter written to ${options.out}`);
+  }
   console.log(
     `Held-out perplexity ${before.perplexity.toFixed(1)} before, ${
       after.perplexity.toFixed(1)
     } after (${after.tokens} tokens)`,
   );
   console.log(`\nBefore:\n${sample()}\n\nAfter:\n${sample(modules)}`);
-  if (options.out !== undefined) {
-    saveAdapters(options.out, adapters, { baseModel: options.model });
-    console.log(`\nAdapter written to ${options.out}`);
-  }
 }
 
 const program = new Command("rora")

@@ -75,6 +75,8 @@ test("direction: an interval with the paper's value as well is a match", () => {
   assert.is(verdictOf(gain, measured(5, 3, 7)), "match");
   assert.is(verdictOf(gain, measured(5, 3, 6.5)), "match");
   assert.is(verdictOf(gain, measured(5, 3, 6.4999)), "trend holds");
+  // Contains everything from 0.1 to 14: matches nothing in particular.
+  assert.is(verdictOf(gain, measured(7, 0.1, 13.9)), "trend holds");
 });
 
 test("direction: an interval with the reference is no effect detected", () => {
@@ -126,14 +128,25 @@ test("direction: a single value cannot be told from chance", () => {
   assert.is(verdictOf({ ...gain, fidelity: "exact" }, one), "trend holds");
 });
 
-test("equal: within the margin, the end included", () => {
-  const m = (value: number) =>
-    measured(value, value - 0.01, value + 0.01, { unit: "" });
+test("equal: the whole interval within the margin, the end included", () => {
+  const m = (value: number, half = 0.01) =>
+    measured(value, value - half, value + half, { unit: "" });
   assert.is(verdictOf(equal, m(0.03)), "match");
-  assert.is(verdictOf(equal, m(-0.05)), "match");
+  assert.is(verdictOf(equal, m(-0.04)), "match");
+  assert.is(verdictOf(equal, m(-0.041)), "differs");
   assert.is(verdictOf(equal, m(0.051)), "differs");
-  assert.match(sentenceOf(equal, m(0.051)), /0\.051 \[0\.041, 0\.061\]/);
-  assert.match(sentenceOf(equal, m(0.051)), /up to 0\.05 counts as equal/);
+  assert.is(verdictOf(equal, m(0, 0.06)), "differs"); // too vague to be equal
+  assert.match(
+    sentenceOf(equal, m(0.051)),
+    /0\.051 \[0\.041, 0\.061\], n = \d+ does not lie within 0\.05 of the paper's 0/,
+  );
+});
+
+test("the measurement's note stands behind the sentence", () => {
+  assert.match(
+    sentenceOf(gain, measured(5, 3, 7, { note: "ranks 8, 128" })),
+    /\(ranks 8, 128\)$/,
+  );
 });
 
 test("trend: no step against the direction beyond the margin", () => {

@@ -345,6 +345,12 @@ test("Adam: RoRA at a rate is LoRA with the rate of B times sqrt(r)", () => {
   assert.ok(
     differs(trainedDelta("lora", rank, adam(1)), rora) > 0.05 * size,
   );
+  // Adam divides every gradient by its own size, so clipping does nothing to it while the factor
+  // stays the same; it changes from step to step, and differently for the two.
+  const clip = 1e-3;
+  const clipped = trainedDelta("rora", rank, adam(1, clip));
+  const other = trainedDelta("lora", rank, adam(Math.sqrt(rank), clip));
+  assert.ok(differs(clipped, other) > 10 * TRAJECTORY_TOLERANCE * size);
 });
 
 test("SGD: RoRA at a rate is LoRA with the rate of B times r; clipping breaks it", () => {
