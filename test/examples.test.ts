@@ -4,7 +4,8 @@
  * A result is a comment behind an expression, `f(x); // 0.5`, or on the line below it. Names that an
  * example does not define are the module's own exports, those of the library, or the fixtures here.
  */
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { test } from "uvu";
@@ -106,6 +107,26 @@ for (const file of files) {
     });
   });
 }
+
+test("the README's example runs as it stands", async () => {
+  const readme = readFileSync(join(library, "..", "README.md"), "utf8");
+  const [, block] = /```ts\n([\s\S]*?)```/.exec(readme)!;
+  const folder = mkdtempSync(join(tmpdir(), "adiabat-"));
+  try {
+    const code = block
+      .replace(/import \{(.*)\} from "adiabat";/, "const {$1} = adiabat;")
+      .replace(`"my-adapter"`, JSON.stringify(join(folder, "my-adapter")))
+      .replace("console.log(", "printed.push(");
+    const printed: string[] = [];
+    const AsyncFunction = (async () => {}).constructor as typeof Function;
+    await new AsyncFunction("adiabat", "printed", code)(adiabat, printed);
+    assert.ok(printed[0].length > 10, printed[0]);
+    const written = readdirSync(join(folder, "my-adapter")).sort();
+    assert.equal(written, ["adapter_config.json", "adapter_model.safetensors"]);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 test("there are examples, and a wrong one is noticed", () => {
   assert.ok(run >= 20, `${run} examples with a result`);
