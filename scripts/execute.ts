@@ -123,6 +123,7 @@ export async function executeRun(
     rngKey(spec.seed),
     context,
   );
+  const results = splitMetrics(metrics); // refuses NaN before anything is written
   for (const [name, bytes] of Object.entries(artifacts)) {
     writeAtomic(artifactPath(spec.experiment, key, name), bytes);
   }
@@ -131,7 +132,7 @@ export async function executeRun(
     status: "done",
     key,
     spec,
-    ...splitMetrics(metrics),
+    ...results,
     timings: splitMetrics(timings).metrics,
     artifacts: Object.fromEntries(
       Object.entries(artifacts).map(([name, bytes]) => [

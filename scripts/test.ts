@@ -121,7 +121,7 @@ const checks: Step[] = [
   },
   {
     name: "types in Deno (deno check)",
-    command: [deno, "check", "lib/mod.ts", "scripts/run.ts"],
+    command: [deno, "check", "lib/mod.ts", "scripts/run.ts", "scripts/rora.ts"],
   },
   {
     name: "smoke test in Deno",

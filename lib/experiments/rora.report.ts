@@ -149,7 +149,9 @@ function gain(
     unit: "points",
     note: `${LABELS[other]} on the ${BASES[base]}, mean over ranks ${
       ranks.join(", ")
-    }, paired; interval over seeds and over ${right.length} questions, the wider of the two`,
+    }, paired${
+      base === "dense" ? "" : ", one pruned model"
+    }; interval over seeds and over ${right.length} questions, the wider of the two`,
   };
 }
 

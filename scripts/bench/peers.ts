@@ -132,7 +132,6 @@ export async function findPeers(
   }
   for (const [runtime, command] of runtimes) {
     if (command === null) continue;
-    if (kind === "gemm" && runtime === "deno") continue;
     peers.push(
       ...variants(command, runtime)
         .filter(({ id }) => info.blas !== null || !id.startsWith("blas")),
