@@ -24,6 +24,7 @@ import {
   writeTask,
 } from "./bench/gpt.ts";
 import { median } from "./bench/measure.ts";
+import { updateReadme } from "./bench/readme.ts";
 import { ask, findPeers, Interrupted, type Peer } from "./bench/peers.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
 
@@ -451,6 +452,7 @@ async function bench(options: Options): Promise<number> {
     const bars = barsOf(rows.filter((row) => row.case === GPT_CASES[0].id));
     console.log(`Bars (${GPT_CASES[0].id}, Node)\n${barTable(bars)}\n`);
     write("gpt", { cases: GPT_CASES, rows, bars, absent });
+    if (options.save) updateReadme();
   }
   if (options.only !== "gpt") {
     const { peers: all, absent } = await findPeers("gemm");

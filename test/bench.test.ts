@@ -1,5 +1,5 @@
 /** The benchmark's model: both sets of operations, and what a timed process reports. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "uvu";
@@ -13,6 +13,8 @@ import {
 } from "../scripts/bench/gpt.ts";
 import { timeGemm } from "../scripts/bench/gemm.ts";
 import { median } from "../scripts/bench/measure.ts";
+import { speedSection } from "../scripts/bench/readme.ts";
+import { projectRoot } from "../lib/core/runs.ts";
 
 const SIZE: GptSize = {
   layers: 2,
@@ -92,6 +94,18 @@ test("GEMM: exact results, a rate for every product", async () => {
 test("median", () => {
   assert.is(median([3, 1, 2]), 2);
   assert.is(median([4, 1, 2, 3]), 2.5);
+});
+
+test("the README's speed table is that of the saved measurements", () => {
+  const root = projectRoot();
+  const read = (...path: string[]) => readFileSync(join(root, ...path), "utf8");
+  const section = speedSection(JSON.parse(read("data", "bench", "gpt.json")));
+  // The formatter pads tables and wraps lines.
+  const bare = (text: string) =>
+    text.replace(/-{3,}|:/g, "").replace(/\s+/g, "");
+  const readme = bare(read("README.md"));
+  assert.ok(readme.includes(bare(section)), section);
+  assert.not.ok(readme.includes(bare(section.replace(/\d/, "9999"))));
 });
 
 test.run();
