@@ -10,7 +10,7 @@ import {
   formatValue,
   type VerdictRow,
 } from "./claims.ts";
-import type { FigureSpec, Measurement, ResultSet } from "./runs.ts";
+import type { Experiment, FigureSpec, Measurement, ResultSet } from "./runs.ts";
 import { paperFigure } from "./figure.ts";
 import { type Row, type Table, table } from "./table.ts";
 
@@ -55,6 +55,23 @@ export function claimsTable({ paper, claims }: ClaimsFile): Table {
       { name: "why", label: "why this fidelity" },
     ],
   });
+}
+
+/**
+ * What an experiment measures on a set of this machine, or null: there is no set, or it was made by
+ * an older version of the experiment and lacks something. (A recorded full set must never.)
+ */
+export function measureLocal(
+  { measure }: Experiment,
+  set: ResultSet | null,
+): Record<string, Measurement> | null {
+  if (set === null) return null;
+  try {
+    return measure(set.arms, set.config as object);
+  } catch (error) {
+    if (set.profile === "full") throw error;
+    return null;
+  }
 }
 
 /** Paper against measured, claim by claim, with the verdict and its reason. */
