@@ -9,8 +9,14 @@
  * counters, no timings, no stray metadata), so that a second execution changes nothing.
  */
 import { type ChildProcess, fork } from "node:child_process";
-import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { basename, relative, resolve } from "node:path";
+import {
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join, relative, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { createRequire } from "node:module";
@@ -470,10 +476,17 @@ function seconds(text: string): number {
   return value;
 }
 
+/** The project's notebooks. */
+function allNotebooks(): string[] {
+  const folder = join(projectRoot, "notebooks");
+  return readdirSync(folder).filter((name) => name.endsWith(".ipynb")).sort()
+    .map((name) => join(folder, name));
+}
+
 async function main(): Promise<void> {
   const command = new Command("notebook")
     .description("Executes notebooks without Jupyter and without Python")
-    .argument("<notebooks...>", "paths of .ipynb files")
+    .argument("[notebooks...]", "paths of .ipynb files; default: all")
     .addOption(
       new Option("--profile <profile>", "size of the live parts").choices([
         ...profiles,
@@ -489,7 +502,8 @@ async function main(): Promise<void> {
     write?: boolean;
     check?: boolean;
   }>();
-  for (const path of command.args) {
+  const paths = command.args.length > 0 ? command.args : allNotebooks();
+  for (const path of paths) {
     const name = relative(process.cwd(), path) || basename(path);
     try {
       const stored = readFileSync(path, "utf8");
