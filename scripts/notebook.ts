@@ -16,7 +16,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { basename, join, relative, resolve } from "node:path";
+import { basename, relative, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { createRequire } from "node:module";
@@ -478,9 +478,9 @@ function seconds(text: string): number {
 
 /** The project's notebooks. */
 function allNotebooks(): string[] {
-  const folder = join(projectRoot, "notebooks");
+  const folder = resolve(projectRoot, "notebooks");
   return readdirSync(folder).filter((name) => name.endsWith(".ipynb")).sort()
-    .map((name) => join(folder, name));
+    .map((name) => resolve(folder, name));
 }
 
 async function main(): Promise<void> {
