@@ -10,7 +10,7 @@
  * The pool starts it with `--worker`: specs come as lines on standard input, events go out as lines
  * on standard error, and the process ends when its parent does.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import process from "node:process";
 import { createInterface } from "node:readline";
 import { Worker } from "node:worker_threads";
@@ -54,6 +54,11 @@ async function work(): Promise<number> {
 /** Runs one spec and prints its record. */
 async function runSpec(source: string): Promise<void> {
   let spec: unknown;
+  if (source !== "-" && !existsSync(source)) {
+    throw new RangeError(
+      `Cannot read the run's spec as the file must exist: ${source}`,
+    );
+  }
   const text = readFileSync(source === "-" ? 0 : source, "utf8");
   try {
     spec = JSON.parse(text);
