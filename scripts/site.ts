@@ -194,9 +194,10 @@ function figureHtml(
   folder.write(file, toSvg(figure));
   const { width = 720, height = 440 } = figure.layout as Record<string, number>;
   const { title, caption, data, layout } = figure;
-  const headline = heading === "h3" && title !== ""
+  const shown = heading === "h3"
     ? `<h3>${escapeHtml(title)}</h3>\n`
-    : "";
+    : `<p><strong>${escapeHtml(title)}</strong></p>\n`;
+  const headline = title === "" ? "" : shown;
   const alt = [title, caption].filter(Boolean).join(". ") || "figure";
   return `${headline}<figure data-spec="spec-${name}">
 <div class="scroll" tabindex="0" role="group" aria-label="${escapeHtml(title)}">
