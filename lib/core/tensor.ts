@@ -13,6 +13,7 @@
 import { createRequire } from "node:module";
 import process from "node:process";
 import * as tf from "@tensorflow/tfjs";
+import { variableGrads } from "./backprop.ts";
 import { type Blas, findBlas } from "./kernels/blas.ts";
 import { install, type WasmBackend } from "./kernels/bindings.ts";
 import { overrides } from "./kernels/overrides.ts";
@@ -284,7 +285,7 @@ export function valueAndGrads(
   const named = Object.entries(flatten(params)).filter(([, leaf]) =>
     leaf instanceof tf.Variable && leaf.trainable
   ) as [string, Variable][];
-  const { value, grads } = tf.variableGrads(loss, named.map(([, v]) => v));
+  const { value, grads } = variableGrads(tf, loss, named.map(([, v]) => v));
   const byPath: Record<string, Tensor> = {};
   for (const [path, variable] of named) {
     byPath[path] = grads[variable.name] ?? tf.zerosLike(variable);

@@ -154,16 +154,18 @@ function forward(params: Gpt, ops: Operations, ids: Tensor, H: number): Tensor {
   const heads = (x: Tensor) => x.reshape([B, T, H, D / H]);
   let x = ops.embedding(ids, params.token).add(params.position); // [B, T, D]
   for (const p of params.blocks) {
-    const a = ops.layerNorm(x, p.norm1, p.norm1Bias);
-    const mixed = ops.attention(
-      heads(ops.linear(a, p.query, p.queryBias)),
-      heads(ops.linear(a, p.key, p.keyBias)),
-      heads(ops.linear(a, p.value, p.valueBias)),
-    ).reshape([B, T, D]);
-    x = ops.add(x, ops.linear(mixed, p.out, p.outBias)); // [B, T, D]
-    const b = ops.layerNorm(x, p.norm2, p.norm2Bias);
-    const hidden = ops.gelu(ops.linear(b, p.up, p.upBias)); // [B, T, 4 D]
-    x = ops.add(x, ops.linear(hidden, p.down, p.downBias)); // [B, T, D]
+    x = tf.tidy(() => {
+      const a = ops.layerNorm(x, p.norm1, p.norm1Bias);
+      const mixed = ops.attention(
+        heads(ops.linear(a, p.query, p.queryBias)),
+        heads(ops.linear(a, p.key, p.keyBias)),
+        heads(ops.linear(a, p.value, p.valueBias)),
+      ).reshape([B, T, D]);
+      const y = ops.add(x, ops.linear(mixed, p.out, p.outBias)); // [B, T, D]
+      const b = ops.layerNorm(y, p.norm2, p.norm2Bias);
+      const hidden = ops.gelu(ops.linear(b, p.up, p.upBias)); // [B, T, 4 D]
+      return ops.add(y, ops.linear(hidden, p.down, p.downBias)); // [B, T, D]
+    });
   }
   return ops.linear(
     ops.layerNorm(x, params.norm, params.normBias),

@@ -72,6 +72,7 @@ export interface WasmBackend {
   dataIdMap: { get(dataId: DataId): { memoryOffset: number } };
   makeOutput(shape: number[], dtype: DataType): TensorInfo;
   disposeData(dataId: DataId, force?: boolean): boolean;
+  incRef(dataId: DataId): void;
 }
 
 /** What we use of tfjs' engine: a tensor made here is seen by `tidy` and `memory()`. */

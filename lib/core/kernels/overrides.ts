@@ -3,7 +3,9 @@
  * gradients are fast too.
  *
  * The stock BatchMatMul falls to a naive loop as soon as an operand is transposed or batched;
- * UnsortedSegmentSum (the gradient of `tf.gather`) is missing.
+ * UnsortedSegmentSum (the gradient of `tf.gather`) is missing. Identity, with which tfjs also saves
+ * tensors for the gradient, copies; here it shares the data, as Reshape does and as Identity does on
+ * the other backends.
  */
 import type {
   KernelConfig,
@@ -251,6 +253,11 @@ export function overrides(
         );
       }
       return y;
+    }),
+    config("Identity", ({ inputs, backend }) => {
+      const { dataId, shape, dtype } = inputs.x!;
+      (backend as unknown as WasmBackend).incRef(dataId);
+      return { dataId, shape, dtype };
     }),
     config("UnsortedSegmentSum", ({ inputs, attrs }) => {
       const { x, segmentIds } = inputs as Record<string, TensorInfo>;
