@@ -1,4 +1,5 @@
 /** One run, in this process: from its spec to its record. */
+import process from "node:process";
 import { key as rngKey } from "../lib/core/rng.ts";
 import {
   artifactPath,
@@ -77,6 +78,11 @@ export async function executeRun(
   const startedAt = new Date().toISOString();
   const start = performance.now();
   const seconds = () => (performance.now() - start) / 1000;
+  const cpuStart = process.cpuUsage();
+  const cpuSeconds = () => {
+    const { user, system } = process.cpuUsage(cpuStart); // µs
+    return (user + system) / 1e6;
+  };
   const experiment = await loadExperiment(spec.experiment);
   const environment = await environmentHere(spec.experiment, experiment);
   const key = runKey(spec, environment);
@@ -96,6 +102,7 @@ export async function executeRun(
       timings[name] = value;
     },
     seconds,
+    cpuSeconds,
     data(name, hash) {
       data[name] = hash;
     },

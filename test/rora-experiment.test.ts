@@ -19,7 +19,7 @@ const config: Config = {
   ...experiment.profiles.full,
   ranks: [2, 8, 32, 128],
   doraRanks: [8, 128],
-  prunedRanks: [2, 32],
+  prunedRanks: { pruned: [2, 32], recovered: [2, 32] },
   seeds: 3,
 };
 
@@ -179,6 +179,7 @@ function context(stored: Map<string, Uint8Array>, arm: string): RunContext {
     log() {},
     timing() {},
     seconds: () => 0,
+    cpuSeconds: () => 0,
     data() {},
     writeArtifact: (name, bytes) => void stored.set(`${arm}/${name}`, bytes),
     readArtifact: (from, name) => stored.get(`${from}/${name}`)!,

@@ -71,6 +71,8 @@ export interface RunContext {
   timing(name: string, value: number): void;
   /** Seconds since the run began. */
   seconds(): number;
+  /** Processor time of the run so far (s): unlike `seconds`, little moved by what else runs. */
+  cpuSeconds(): number;
   /** Records the content hash of a data set that the run read. */
   data(name: string, hash: string): void;
   /** Leaves bytes for the arms that need this one. */

@@ -267,7 +267,7 @@ function comparison(
       "rank",
       "learning rate",
       ...RESULT_COLUMNS.map(([title]) => title),
-      "training (s)",
+      "training (CPU s)",
     ],
     rows: rows.map(({ method, rank, learningRate, metrics, seconds }) => [
       LABELS[method],
@@ -289,67 +289,63 @@ function spread({ mean, low, high, n }: MetricSummary): string | number {
   return `${mean.toFixed(digits)} ± ${half.toFixed(digits)}`;
 }
 
-/** Per method and rank the best of the learning rates by validation loss. */
-function tuned(runs: Adapted[], { sweep }: Config): Adapted[] {
-  const chosen: Adapted[] = [];
-  for (const method of sweep.methods) {
-    for (const rank of sweep.ranks) {
-      const tried = runs.filter((run) =>
-        run.base === sweep.base && run.method === method && run.rank === rank
-      );
-      tried.sort((a, b) =>
-        a.metrics.validationLoss.mean - b.metrics.validationLoss.mean
-      );
-      if (tried.length > 1) chosen.push(tried[0]);
-    }
-  }
-  return chosen;
+/** All runs of a method at a rank on the dense model, whatever the learning rate. */
+function triedRates(runs: Adapted[], method: Method, rank: number): Adapted[] {
+  return runs
+    .filter((run) =>
+      run.base === "dense" && run.method === method && run.rank === rank
+    )
+    .sort((a, b) => a.learningRate - b.learningRate);
+}
+
+/** The run with the lowest validation loss. */
+function bestOf(tried: Adapted[]): Adapted {
+  return tried.reduce((best, run) =>
+    run.metrics.validationLoss.mean < best.metrics.validationLoss.mean
+      ? run
+      : best
+  );
 }
 
 /** A learning rate, marked if no smaller or no larger one was tried. */
-function atEdge(
-  { learningRate }: Adapted,
-  { sweep, learningRate: fixed }: Config,
-): string {
-  const tried = [fixed, ...sweep.learningRates];
-  const edge = learningRate === Math.max(...tried)
+function atEdge({ learningRate }: Adapted, tried: Adapted[]): string {
+  const edge = learningRate === tried.at(-1)!.learningRate
     ? " (largest tried)"
-    : learningRate === Math.min(...tried)
+    : learningRate === tried[0].learningRate
     ? " (smallest tried)"
     : "";
   return `${learningRate}${edge}`;
 }
 
-/** RoRA's gain over LoRA at the fixed learning rate, and at each method's own best one. */
+/** RoRA's gain over others at the fixed learning rate, and at each method's own best one. */
 function survival(runs: Adapted[], config: Config): ResultTable {
-  const best = tuned(runs, config);
   const { sweep, learningRate } = config;
-  const at = (list: Adapted[], method: Method, rank: number) =>
-    list.find((run) => run.method === method && run.rank === rank);
-  const fixed = runs.filter((run) =>
-    run.base === sweep.base && run.learningRate === learningRate
-  );
   const rows: ResultTable["rows"] = [];
-  for (const rank of sweep.ranks) {
-    for (const method of sweep.methods.filter((m) => m !== "rora")) {
-      for (const [name, list] of [["fixed", fixed], ["tuned", best]] as const) {
-        const ours = at(list, "rora", rank);
-        const theirs = at(list, method, rank);
-        if (ours === undefined || theirs === undefined) continue;
+  for (const rank of sweep.ranks.rora ?? []) {
+    for (const [method, ranks] of Object.entries(sweep.ranks)) {
+      if (method === "rora" || !ranks.includes(rank)) continue;
+      const ours = triedRates(runs, "rora", rank);
+      const theirs = triedRates(runs, method as Method, rank);
+      const fixed = (tried: Adapted[]) =>
+        tried.find((run) => run.learningRate === learningRate)!;
+      for (
+        const [name, choose] of [["fixed", fixed], ["tuned", bestOf]] as const
+      ) {
+        const [a, b] = [choose(ours), choose(theirs)];
         const difference = (metric: string) => {
-          const n = Math.min(ours.metrics[metric].n, theirs.metrics[metric].n);
+          const n = Math.min(a.metrics[metric].n, b.metrics[metric].n);
           const { value, low, high } = pairedDifference(
-            ours.metrics[metric].values.slice(0, n),
-            theirs.metrics[metric].values.slice(0, n),
+            a.metrics[metric].values.slice(0, n),
+            b.metrics[metric].values.slice(0, n),
           );
           return spread({ mean: value, low, high, n, sd: 0, values: [] });
         };
         rows.push([
-          `RoRA - ${LABELS[method]}`,
+          `RoRA - ${LABELS[method as Method]}`,
           rank,
           name,
-          atEdge(ours, config),
-          atEdge(theirs, config),
+          atEdge(a, ours),
+          atEdge(b, theirs),
           difference("accuracyPercent"),
           difference("testLoss"),
         ]);
@@ -514,11 +510,9 @@ function sweepFigure(
   rank: number,
   { sweep }: Config,
 ): FigureSpec {
-  const rows = runs
-    .filter((run) =>
-      run.base === sweep.base && run.rank === rank &&
-      sweep.methods.includes(run.method)
-    )
+  const rows = Object.entries(sweep.ranks)
+    .filter(([, ranks]) => ranks.includes(rank))
+    .flatMap(([method]) => triedRates(runs, method as Method, rank))
     .sort((a, b) => a.learningRate - b.learningRate)
     .map((run): Row => ({
       method: LABELS[run.method],
@@ -527,7 +521,7 @@ function sweepFigure(
     }));
   return lineFigure(rows, {
     id: `rora-sweep-r${rank}`,
-    title: `Learning rates at rank ${rank}, ${BASES[sweep.base]}`,
+    title: `Learning rates at rank ${rank}, ${BASES.dense}`,
     caption:
       "Test loss after the same number of steps; each method has its own best rate. Bars are 95 % intervals over the seeds.",
     x: "learningRate",
@@ -564,6 +558,8 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       })
     ),
     gradientFigure(arms, config),
-    ...config.sweep.ranks.map((rank) => sweepFigure(runs, rank, config)),
+    ...(config.sweep.ranks.rora ?? []).map((rank) =>
+      sweepFigure(runs, rank, config)
+    ),
   ];
 }
