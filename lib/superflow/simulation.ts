@@ -1,0 +1,253 @@
+/**
+ * Cycle-accurate simulation of a four-phase AQFP circuit with several waves of data in flight.
+ *
+ * A cell of level l works in phase l mod 4 of the clock. When its phase comes it takes the values at
+ * its inputs and holds its result for the next phase only: then its excitation falls and the value is
+ * gone. So a cell receives data only from cells of the phase just before; whatever else drives it is
+ * unknown to it, and the simulation says so. A new input is applied every four phases, long before
+ * the one before has left: a circuit of depth D holds about D / 4 waves. A path that is four levels
+ * too short keeps the phases right and still fails: it mixes two waves.
+ *
+ * Time t is counted in phases. Wave k enters an input of level l at t = 4 k + l and is read at an
+ * output of level m at t = 4 k + m.
+ *
+ * Scope: logic values (0, 1, unknown), no currents. One number holds 32 independent patterns.
+ */
+import { bits, fold, type Key, key as keyOf } from "../core/rng.ts";
+import { CLOCK_PHASES } from "../core/aqfp.ts";
+import {
+  cellValue,
+  evaluate,
+  type LevelledNetlist,
+  type Netlist,
+  ports,
+} from "./netlist.ts";
+
+/** A cell that reads a driver whose value is gone or not there yet. */
+export interface PhaseProblem {
+  time: number;
+  cell: string;
+  driver: string;
+  message: string;
+}
+
+export interface Simulation {
+  /** Per wave, one word per output port. */
+  outputs: Uint32Array[]; // [waves][outputs]
+  /** Bits that are known; where a bit is 0 the output is unknown. */
+  known: Uint32Array[]; // [waves][outputs]
+  /** Phases from an input at level 0 to the last output. */
+  latencyPhases: number;
+  /** Most waves that are inside at one time. */
+  wavesInFlight: number;
+  /** At most `MAX_PROBLEMS`. */
+  problems: PhaseProblem[];
+}
+
+/** Problems listed; a broken circuit has the same ones every cycle. */
+export const MAX_PROBLEMS = 20;
+
+/**
+ * What comes out of the circuit, phase by phase.
+ *
+ * @param waves Per wave, one word per input port.
+ */
+export function simulate(
+  netlist: LevelledNetlist,
+  waves: Uint32Array[],
+): Simulation {
+  const { cells, levels, name } = netlist;
+  const inputs = ports(netlist, "input");
+  const outputs = ports(netlist, "output");
+  for (const wave of waves) {
+    if (wave.length !== inputs.length) {
+      throw new RangeError(
+        `Cannot simulate ${name} as a wave must have one word per input port: ports ${inputs.length}, words ${wave.length}`,
+      );
+    }
+  }
+  const inputIndex = new Map(inputs.map((cell, i) => [cell, i]));
+  const outputIndex = new Map(outputs.map((cell, i) => [cell, i]));
+  const byPhase: number[][] = Array.from({ length: CLOCK_PHASES }, () => []);
+  let last = 0;
+  cells.forEach((_, i) => {
+    byPhase[levels[i] % CLOCK_PHASES].push(i);
+    last = Math.max(last, levels[i]);
+  });
+
+  const value = new Uint32Array(cells.length);
+  const known = new Uint32Array(cells.length);
+  /** When each cell last took a value. */
+  const taken = new Int32Array(cells.length).fill(-CLOCK_PHASES);
+  const next = {
+    value: new Uint32Array(cells.length),
+    known: new Uint32Array(cells.length),
+  };
+  const result: Simulation = {
+    outputs: waves.map(() => new Uint32Array(outputs.length)),
+    known: waves.map(() => new Uint32Array(outputs.length)),
+    latencyPhases: last,
+    wavesInFlight: 0,
+    problems: [],
+  };
+  const reported = new Set<string>();
+  const entered = new Set<number>();
+
+  const end = CLOCK_PHASES * (waves.length - 1) + last;
+  for (let t = 0; t <= end; t++) {
+    const working = byPhase[t % CLOCK_PHASES];
+    for (const i of working) {
+      const cell = cells[i];
+      const wave = (t - levels[i]) / CLOCK_PHASES;
+      if (cell.kind === "input") {
+        const given = wave >= 0 && wave < waves.length;
+        next.value[i] = given ? waves[wave][inputIndex.get(i)!] : 0;
+        next.known[i] = given ? -1 : 0;
+        if (given) entered.add(wave);
+        continue;
+      }
+      const readable: number[] = [];
+      const pins = cell.inputs.map(({ cell: driver, inverted }) => {
+        // Before the first wave arrives, nothing is there to be read.
+        const valid = taken[driver] === t - 1;
+        if (!valid && wave >= 0) complain(i, driver, t);
+        readable.push(valid ? known[driver] : 0);
+        return inverted ? ~value[driver] : value[driver];
+      });
+      // Known if the result is the same whether the unknown inputs are all 0 or all 1: cells are monotone.
+      const low = cellValue(cell, pins.map((v, n) => v & readable[n]));
+      const high = cellValue(cell, pins.map((v, n) => v | ~readable[n]));
+      next.value[i] = low;
+      next.known[i] = ~(low ^ high);
+      const output = outputIndex.get(i);
+      if (output !== undefined && wave >= 0 && wave < waves.length) {
+        result.outputs[wave][output] = low;
+        result.known[wave][output] = next.known[i];
+      }
+    }
+    for (const i of working) {
+      value[i] = next.value[i];
+      known[i] = next.known[i];
+      taken[i] = t;
+    }
+    const left = Math.floor((t - last) / CLOCK_PHASES) + 1; // waves that are out
+    result.wavesInFlight = Math.max(
+      result.wavesInFlight,
+      entered.size - Math.max(0, left),
+    );
+  }
+  return result;
+
+  function complain(sink: number, driver: number, time: number) {
+    const pair = `${sink} ${driver}`;
+    if (reported.has(pair) || result.problems.length >= MAX_PROBLEMS) return;
+    reported.add(pair);
+    result.problems.push({
+      time,
+      cell: cells[sink].name,
+      driver: cells[driver].name,
+      message: `${cells[sink].kind} ${cells[sink].name} (phase ${
+        levels[sink] % CLOCK_PHASES
+      }) reads ${cells[driver].name} (phase ${
+        levels[driver] % CLOCK_PHASES
+      }), whose value lasts for one phase only`,
+    });
+  }
+}
+
+/** Result of comparing the waves with the combinational function. */
+export interface SimulationCheck {
+  equal: boolean;
+  waves: number;
+  patterns: number;
+  latencyPhases: number;
+  wavesInFlight: number;
+  problems: PhaseProblem[];
+  /** The first wave and output that are wrong. */
+  mismatch?: { wave: number; output: string; message: string };
+}
+
+/** Numbers of ports matched by name, so that their order does not matter. */
+function portOrder(
+  of: Netlist,
+  like: Netlist,
+  direction: "input" | "output",
+): number[] {
+  const names = ports(of, direction).map((i) => of.cells[i].name);
+  const at = new Map(names.map((name, i) => [name, i]));
+  const wanted = ports(like, direction).map((i) => like.cells[i].name);
+  const missing = wanted.find((name) => !at.has(name));
+  if (missing !== undefined || wanted.length !== names.length) {
+    throw new RangeError(
+      `Cannot compare ${of.name} with ${like.name} as they must have the same ${direction}s: ${
+        missing === undefined
+          ? `${names.length} and ${wanted.length}`
+          : `${missing} is missing`
+      }`,
+    );
+  }
+  return wanted.map((name) => at.get(name)!);
+}
+
+/**
+ * Whether the circuit, clocked with a new random input every four phases, computes the reference's
+ * function of each of them.
+ *
+ * @param reference Any netlist with the same ports, for instance that before insertion
+ * @param waves Inputs applied one after the other, each of 32 patterns; at least enough to fill the
+ * circuit. Default: twice the waves that it holds, plus 4
+ */
+export function checkSimulation(
+  netlist: LevelledNetlist,
+  reference: Netlist,
+  { key = keyOf(0), waves }: { key?: Key; waves?: number } = {},
+): SimulationCheck {
+  const inputOrder = portOrder(netlist, reference, "input");
+  const outputOrder = portOrder(netlist, reference, "output");
+  const last = netlist.levels.reduce((a, b) => Math.max(a, b), 0);
+  const count = waves ?? 2 * Math.ceil(last / CLOCK_PHASES) + 4;
+  const applied = Array.from(
+    { length: count },
+    (_, wave) => bits(fold(key, wave), inputOrder.length),
+  );
+  const { outputs, known, latencyPhases, wavesInFlight, problems } = simulate(
+    netlist,
+    applied.map((words) => {
+      const own = new Uint32Array(words.length);
+      inputOrder.forEach((at, i) => own[at] = words[i]);
+      return own;
+    }),
+  );
+  const check: SimulationCheck = {
+    equal: problems.length === 0,
+    waves: count,
+    patterns: 32 * count,
+    latencyPhases,
+    wavesInFlight,
+    problems,
+  };
+  const ends = ports(reference, "output");
+  for (let wave = 0; wave < count; wave++) {
+    const values = evaluate(reference, applied[wave]);
+    for (let o = 0; o < ends.length; o++) {
+      const at = outputOrder[o];
+      const unknown = ~known[wave][at];
+      const wrong = (values[ends[o]] ^ outputs[wave][at]) | unknown;
+      if (wrong !== 0) {
+        const output = reference.cells[ends[o]].name;
+        return {
+          ...check,
+          equal: false,
+          mismatch: {
+            wave,
+            output,
+            message: `output ${output} is ${
+              unknown !== 0 ? "unknown" : "wrong"
+            } in wave ${wave}, pattern ${31 - Math.clz32(wrong & -wrong)}`,
+          },
+        };
+      }
+    }
+  }
+  return check;
+}
