@@ -1,8 +1,210 @@
-/** Placed netlists: what placement hands to routing and layout. */
+/**
+ * Placement of AQFP circuits: one clock phase per row, cells of different widths, and the placers that
+ * the comparison needs.
+ *
+ * Every method ends with the same legaliser (`place-legal.ts`) and, if wanted, the same detailed
+ * placement (`place-detailed.ts`), on a chip of the same width: what differs is the global placement.
+ *
+ * | method | global placement |
+ * | --- | --- |
+ * | superflow | wire length, timing, maximum length, density with true widths (`place-analytic.ts`) |
+ * | taas | the same without maximum length, all cells as wide as the widest: our TAAS-like |
+ * | gordian | squared wire length, fixed ports, recursive bipartition: our GORDIAN-like |
+ * | barycentre, median | sweeps over the rows (Sugiyama) |
+ * | annealing | simulated annealing from a random placement |
+ * | topological, random | the order of a topological walk; any order |
+ *
+ * Scope: SuperFlow (Xie et al., DATE 2024, arXiv 2407.18209) and TAAS (DAC 2022) were readable as
+ * abstracts only, GORDIAN is from recollection: all three are our readings.
+ */
+import { type CellLibrary, DEFAULT_LIBRARY } from "../core/aqfp.ts";
+import { fold, type Key, key as keyOf } from "../core/rng.ts";
+import { checkClock, type ClockModel, DEFAULT_CLOCK } from "./clock.ts";
 import type { LevelledNetlist } from "./netlist.ts";
+import { type AnalyticOptions, placeAnalytic } from "./place-analytic.ts";
+import { anneal, type AnnealingOptions } from "./place-annealing.ts";
+import { type DetailedOptions, placeDetailed } from "./place-detailed.ts";
+import { placeGordian } from "./place-gordian.ts";
+import { legalise } from "./place-legal.ts";
+import { type PlacementModel, placementModel } from "./place-model.ts";
+import {
+  placeBarycentre,
+  placeRandom,
+  placeTopological,
+} from "./place-orders.ts";
+import type { PlacedNetlist } from "./placed.ts";
 
-/** A levelled netlist with a place for each cell; the row of a cell is its level, rows run upwards. */
-export interface PlacedNetlist extends LevelledNetlist {
-  /** Left edge of each cell in steps of the library's grid. */
-  x: Int32Array; // [N]
+export {
+  checkPlacement,
+  hpwl,
+  longestNetUm,
+  outlineUm,
+  type PlacedNetlist,
+  wireUm,
+} from "./placed.ts";
+
+/** Longest net that is to be allowed. Assumed: of the order of 1 mm, set by the process. */
+export const MAX_WIRE_UM = 1000;
+
+export const PLACEMENT_METHODS = [
+  "superflow",
+  "taas",
+  "gordian",
+  "barycentre",
+  "median",
+  "annealing",
+  "topological",
+  "random",
+] as const;
+
+export type PlacementMethod = typeof PLACEMENT_METHODS[number];
+
+export interface PlaceOptions {
+  library?: CellLibrary;
+  clock?: ClockModel;
+  method?: PlacementMethod;
+  key?: Key;
+  /** Lmax: longest net, abs(dx) + dy. */
+  maxWireUm?: number;
+  /** Whether detailed placement follows the legaliser. */
+  detailed?: boolean;
+  /** Share of the widest row that its cells fill; the chip has that width. Our choice. */
+  utilisation?: number;
+  /** lambda_t, grid steps of wire per ps^2. Our choice. */
+  timingWeight?: number;
+  /** lambda_w, per grid step beyond Lmax. Our choice. */
+  lengthWeight?: number;
+  analytic?: AnalyticOptions;
+  annealing?: AnnealingOptions;
+  detail?: DetailedOptions;
+}
+
+/** A global placement, not yet legal. */
+function placeGlobally(
+  model: PlacementModel,
+  method: PlacementMethod,
+  key: Key,
+  { analytic, annealing }: PlaceOptions,
+): Float64Array {
+  const random = () => placeRandom(model, fold(key, "order"));
+  switch (method) {
+    case "superflow":
+      return placeAnalytic(model, fold(key, "analytic"), analytic);
+    case "taas":
+      return placeUniform(model, fold(key, "analytic"), analytic);
+    case "gordian":
+      return placeGordian(model, random());
+    case "barycentre":
+      return placeBarycentre(model, random(), { by: "mean" });
+    case "median":
+      return placeBarycentre(model, random(), { by: "median" });
+    case "annealing":
+      return Float64Array.from(
+        anneal(
+          model,
+          legalise(model, random()),
+          fold(key, "annealing"),
+          annealing,
+        ),
+      );
+    case "topological":
+      return placeTopological(model);
+    case "random":
+      return random();
+  }
+}
+
+/**
+ * Analytic placement as if all cells were as wide as the widest, without maximum length.
+ *
+ * Cells keep their centres: left edge = uniform left edge + (widest - width) / 2.
+ */
+function placeUniform(
+  model: PlacementModel,
+  key: Key,
+  options: AnalyticOptions | undefined,
+): Float64Array {
+  const { width, offset, driver, sink, rows } = model;
+  const widest = width.reduce((a, b) => Math.max(a, b), 0);
+  const most = rows.reduce((a, { length }) => Math.max(a, length), 0);
+  const widthSteps = Math.max(model.widthSteps, most * widest);
+  const x = placeAnalytic(
+    {
+      ...model,
+      weights: { ...model.weights, length: 0 },
+      width: new Int32Array(width.length).fill(widest),
+      widthSteps,
+      offset: offset.map((steps, e) =>
+        steps + (width[driver[e]] - width[sink[e]]) / 2
+      ),
+    },
+    key,
+    options,
+  );
+  // Back to the chip: centres shrink with its width.
+  return x.map((at, c) =>
+    (at + widest / 2) * model.widthSteps / widthSteps - width[c] / 2
+  );
+}
+
+/**
+ * Places a levelled netlist: row = level, no overlaps, on the grid.
+ *
+ * @param netlist Every connection one level long (see `insertBuffers`).
+ * @returns The netlist with the left edge of every cell; same key, same result.
+ * @throws RangeError if a connection skips a level, the library lacks a cell, or an option is out of range
+ */
+export function place(
+  netlist: LevelledNetlist,
+  options: PlaceOptions = {},
+): PlacedNetlist {
+  const { method = "superflow", key = keyOf(0), detailed = true } = options;
+  if (!PLACEMENT_METHODS.includes(method)) {
+    throw new TypeError(
+      `Cannot place ${netlist.name} as the method must be one of ${
+        PLACEMENT_METHODS.join(", ")
+      }: method ${JSON.stringify(method)}`,
+    );
+  }
+  const model = modelOf(netlist, options);
+  const legal = legalise(model, placeGlobally(model, method, key, options));
+  return {
+    ...netlist,
+    x: detailed ? placeDetailed(model, legal, options.detail) : legal,
+  };
+}
+
+/** The arrays that the placers work on, for the options of `place`. */
+export function modelOf(
+  netlist: LevelledNetlist,
+  {
+    library = DEFAULT_LIBRARY,
+    clock = DEFAULT_CLOCK,
+    maxWireUm = MAX_WIRE_UM,
+    utilisation = 0.95,
+    timingWeight = 0.05,
+    lengthWeight = 0.05,
+  }: PlaceOptions = {},
+): PlacementModel {
+  checkClock(clock);
+  for (
+    const [name, value] of Object.entries({ timingWeight, lengthWeight })
+  ) {
+    if (!(value >= 0 && Number.isFinite(value))) {
+      throw new RangeError(
+        `Cannot place ${netlist.name} as ${name} must be a finite number of 0 or more: ${name} ${value}`,
+      );
+    }
+  }
+  if (!(maxWireUm > clock.rowPitchUm)) {
+    throw new RangeError(
+      `Cannot place ${netlist.name} as maxWireUm must be above the row pitch of ${clock.rowPitchUm} um: maxWireUm ${maxWireUm}`,
+    );
+  }
+  return placementModel(
+    netlist,
+    library,
+    { timing: timingWeight, length: lengthWeight, maxWireUm, clock },
+    utilisation,
+  );
 }
