@@ -869,11 +869,20 @@ const MAX_FLAT_ELEMENTS = 2e7;
 /** Nesting of references: each level costs a stack frame. */
 const MAX_DEPTH = 500;
 
+export interface FlattenOptions {
+  /** Most elements that the flat view may have. */
+  limit?: number;
+  /**
+   * Called for each reference with the structure's name and place; the number it returns goes to
+   * `visit` with all that lies within, undefined keeps that of the structure around.
+   */
+  enter?: (structure: string, placement: GdsPlacement) => number | undefined;
+}
+
 /**
  * Calls `visit` for every element of a structure and of all that it refers to, references aside.
  *
- * @param visit Gets the element, where it lies, and the index of the element of the top structure
- * through which it came.
+ * @param visit Gets the element, where it lies, and the number that `enter` gave, -1 at the top.
  * @throws RangeError if a structure is missing, contains itself or the elements are too many.
  */
 export function flatten(
@@ -882,9 +891,9 @@ export function flatten(
   visit: (
     element: Exclude<GdsElement, GdsReference | GdsArray>,
     placement: GdsPlacement,
-    root: number,
+    owner: number,
   ) => void,
-  limit: number = MAX_FLAT_ELEMENTS,
+  { limit = MAX_FLAT_ELEMENTS, enter }: FlattenOptions = {},
 ): void {
   const byName = new Map(structures.map((s) => [s.name, s]));
   const counts = new Map<string, number>();
@@ -904,10 +913,11 @@ export function flatten(
     open.add(name);
     let sum = 0;
     for (const element of elements) {
+      // A reference to an empty structure counts too: it takes time.
       sum += element.type === "sref"
-        ? count(element.structure)
+        ? Math.max(1, count(element.structure))
         : element.type === "aref"
-        ? element.columns * element.rows * count(element.structure)
+        ? element.columns * element.rows * Math.max(1, count(element.structure))
         : 1;
     }
     open.delete(name);
@@ -917,26 +927,27 @@ export function flatten(
   if (count(top) > limit) {
     refuse(`it must have at most ${limit} elements: ${count(top)}`);
   }
-  const walk = (name: string, at: GdsPlacement, root: number) => {
-    if (count(name) === 0) return;
-    byName.get(name)!.elements.forEach((element, i) => {
-      const from = root < 0 ? i : root;
+  const walk = (name: string, at: GdsPlacement, owner: number) => {
+    const into = (structure: string, inner: GdsPlacement) => {
+      const placement = compose(at, inner);
+      walk(structure, placement, enter?.(structure, placement) ?? owner);
+    };
+    for (const element of byName.get(name)!.elements) {
       if (element.type === "sref") {
-        walk(element.structure, compose(at, placementOf(element)), from);
+        into(element.structure, placementOf(element));
       } else if (element.type === "aref") {
         const { columns, rows, xy, structure } = element;
-        if (count(structure) === 0) return;
+        const place = (i: 0 | 1, column: number, row: number) =>
+          xy[i] + column * (xy[2 + i] - xy[i]) / columns +
+          row * (xy[4 + i] - xy[i]) / rows;
         for (let row = 0; row < rows; row++) {
           for (let column = 0; column < columns; column++) {
-            const step = (i: 0 | 1) =>
-              xy[i] + column * (xy[2 + i] - xy[i]) / columns +
-              row * (xy[4 + i] - xy[i]) / rows;
-            const inner = placementOf(element, step(0), step(1));
-            walk(structure, compose(at, inner), from);
+            const [x, y] = [place(0, column, row), place(1, column, row)];
+            into(structure, placementOf(element, x, y));
           }
         }
-      } else visit(element, at, from);
-    });
+      } else visit(element, at, owner);
+    }
   };
   walk(top, UNMOVED, -1);
 }

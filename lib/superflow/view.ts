@@ -1,0 +1,576 @@
+/**
+ * Pictures of a chip: rows of cells coloured by clock phase, wires by layer, vias, pins.
+ *
+ * `chipSvg` is a drawing to scale whose parts tell their names when pointed at; a region of it is the
+ * same drawing nearer. `chipFigure` is a plotly specification to zoom and pan in, where the legend
+ * switches layers on and off. Both show the routed design, one unit of length being a micrometre.
+ *
+ * Scope: what the layout contains. The clock's lines are not drawn, the phase of a row is written at
+ * its end.
+ */
+import { CLOCK_PHASES, libraryCellOf } from "../core/aqfp.ts";
+import { type FigureSpec, PALETTE } from "../core/figure.ts";
+import { FONT_FAMILY } from "../core/svg.ts";
+import { inputPinName, outputPinName, structureName } from "./layout.ts";
+import { type RoutedDesign, type Wire, wireSteps } from "./routing.ts";
+
+/** A part of the chip, in um. */
+export interface Region {
+  x0: number;
+  y0: number;
+  x1: number;
+  y1: number;
+}
+
+export interface ViewOptions {
+  /** px; the height follows from the chip's shape. Default 1200. */
+  width?: number;
+  /** Default: the whole chip. */
+  region?: Region;
+  title?: string;
+}
+
+export interface ChipFigureOptions {
+  id?: string;
+  title?: string;
+  caption?: string;
+  /** px */
+  width?: number;
+  height?: number;
+}
+
+/** Fills of the phases; tints of colours that stay apart for colour-blind readers. */
+const PHASE_COLORS = [PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[3]];
+const LAYER_COLORS = { horizontal: "#1b3a5c", vertical: PALETTE[1] } as const;
+const VIA_COLOR = "#000000";
+const ROW_COLOR = "#eef0f2";
+const TEXT_COLOR = "#222222";
+const CELL_OPACITY = 0.55;
+
+/** A cell with its place in um. */
+interface PlacedCell extends Region {
+  index: number;
+  phase: number;
+  structure: string;
+  name: string;
+  pins: { x: number; y: number; name: string }[];
+}
+
+function placedCells(
+  { placed, library, rowY }: RoutedDesign,
+): PlacedCell[] {
+  return placed.cells.map((cell, index) => {
+    const { widthUm, heightUm, inputsUm, outputsUm } = libraryCellOf(
+      library,
+      cell,
+    );
+    const x0 = placed.x[index] * library.gridUm;
+    const y0 = rowY[placed.levels[index]] * library.gridUm;
+    return {
+      index,
+      phase: placed.levels[index] % CLOCK_PHASES,
+      structure: structureName(cell),
+      name: cell.name,
+      x0,
+      y0,
+      x1: x0 + widthUm,
+      y1: y0 + heightUm,
+      pins: [
+        ...inputsUm.map((x, i) => ({
+          x: x0 + x,
+          y: y0,
+          name: inputPinName(i),
+        })),
+        ...outputsUm.map((x, i) => ({
+          x: x0 + x,
+          y: y0 + heightUm,
+          name: outputPinName(i, outputsUm.length),
+        })),
+      ],
+    };
+  });
+}
+
+/** Rectangles of a wire's segments, with their ends. */
+function wireRects(
+  wire: Wire,
+  { library }: RoutedDesign,
+  layer: "horizontal" | "vertical",
+): Region[] {
+  const half = library.rules.wireWidthUm / 2;
+  const um = (n: number) => n * library.gridUm;
+  return wire.segments.filter((s) => s.layer === layer).map((s) => ({
+    x0: um(s.x0) - half,
+    y0: um(s.y0) - half,
+    x1: um(s.x1) + half,
+    y1: um(s.y1) + half,
+  }));
+}
+
+function viaRects(wire: Wire, { library }: RoutedDesign): Region[] {
+  const half = library.rules.viaSizeUm / 2;
+  return wire.vias.map(({ x, y }) => ({
+    x0: x * library.gridUm - half,
+    y0: y * library.gridUm - half,
+    x1: x * library.gridUm + half,
+    y1: y * library.gridUm + half,
+  }));
+}
+
+/** The box around all cells and wires; a chip without cells is an error. */
+function chipBox(design: RoutedDesign, cells: PlacedCell[]): Region {
+  if (cells.length === 0) {
+    throw new RangeError(
+      `Cannot draw ${design.placed.name} as it must have cells: none`,
+    );
+  }
+  const box = { x0: Infinity, y0: Infinity, x1: -Infinity, y1: -Infinity };
+  const add = (r: Region) => {
+    box.x0 = Math.min(box.x0, r.x0);
+    box.y0 = Math.min(box.y0, r.y0);
+    box.x1 = Math.max(box.x1, r.x1);
+    box.y1 = Math.max(box.y1, r.y1);
+  };
+  cells.forEach(add);
+  for (const wire of design.wires) {
+    wireRects(wire, design, "horizontal").forEach(add);
+  }
+  return box;
+}
+
+function wireText(wire: Wire, { placed, library }: RoutedDesign): string {
+  const { driver, pin, sink, input } = wire.edge;
+  const { outputsUm } = libraryCellOf(library, placed.cells[driver]);
+  return `${placed.cells[driver].name}.${
+    outputPinName(pin, outputsUm.length)
+  } to ${placed.cells[sink].name}.${inputPinName(input)}, ${
+    wireSteps(wire) * library.gridUm
+  } um, ${wire.vias.length} vias`;
+}
+
+function cellText({ name, structure, phase, x0, y0 }: PlacedCell, row: number) {
+  return `${name}: ${structure}, row ${row}, phase ${
+    phase + 1
+  }, at (${x0}, ${y0}) um`;
+}
+
+// Drawing -----------------------------------------------------------------------------------------
+
+function escapeXml(text: string): string {
+  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
+    .replaceAll(">", "&gt;").replaceAll('"', "&quot;");
+}
+
+function meets(a: Region, b: Region): boolean {
+  return a.x0 <= b.x1 && b.x0 <= a.x1 && a.y0 <= b.y1 && b.y0 <= a.y1;
+}
+
+/** A length of 1, 2 or 5 times a power of ten near `um`. */
+function roundLength(um: number): number {
+  const power = 10 ** Math.floor(Math.log10(um));
+  const factor = um / power;
+  return power * (factor < 2 ? 1 : factor < 5 ? 2 : 5);
+}
+
+/** Letters smaller than this cannot be read. */
+const MIN_TEXT_PX = 6;
+const LEGEND_PX = 46;
+const ROW_LABEL_PX = 92;
+
+/**
+ * The chip, or a region of it, as an SVG document.
+ *
+ * @example
+ * chipSvg(design, { region: { x0: 0, y0: 0, x1: 400, y1: 300 } });
+ */
+export function chipSvg(
+  design: RoutedDesign,
+  { width = 1200, region, title }: ViewOptions = {},
+): string {
+  const { placed, library, rowY, rowHeight, wires } = design;
+  const cells = placedCells(design);
+  const box = chipBox(design, cells);
+  const margin = library.gridUm;
+  const view = region ?? {
+    x0: box.x0 - margin,
+    y0: box.y0 - margin,
+    x1: box.x1 + margin,
+    y1: box.y1 + margin,
+  };
+  if (!(view.x1 > view.x0 && view.y1 > view.y0 && width > ROW_LABEL_PX)) {
+    throw new RangeError(
+      `Cannot draw ${placed.name} as region and width must be positive: x ${view.x0} to ${view.x1} um, y ${view.y0} to ${view.y1} um, width ${width} px`,
+    );
+  }
+  const scale = (width - ROW_LABEL_PX) / (view.x1 - view.x0);
+  const height = Math.ceil((view.y1 - view.y0) * scale) + LEGEND_PX;
+  const px = (um: number) => String(Math.round(um * scale * 100) / 100);
+  const left = (x: number) => px(x - view.x0);
+  const top = (y: number) => px(view.y1 - y);
+  const rect = (r: Region, attributes: string, inner = "") => {
+    const shape = `<rect x="${left(r.x0)}" y="${top(r.y1)}" width="${
+      px(r.x1 - r.x0)
+    }" height="${px(r.y1 - r.y0)}"${attributes}`;
+    return inner === "" ? `${shape}/>` : `${shape}>${inner}</rect>`;
+  };
+  const parts: string[] = [];
+  const rows = Array.from(rowY, (y, row) => ({
+    row,
+    x0: box.x0 - margin,
+    x1: box.x1 + margin,
+    y0: y * library.gridUm,
+    y1: (y + rowHeight[row]) * library.gridUm,
+  }));
+  parts.push(`<g fill="${ROW_COLOR}">`);
+  for (const row of rows) if (meets(row, view)) parts.push(rect(row, ""));
+  parts.push("</g>");
+  const stroke = Math.max(0.3, Math.min(1, scale * 2));
+  for (const [phase, color] of PHASE_COLORS.entries()) {
+    parts.push(
+      `<g fill="${color}" fill-opacity="${CELL_OPACITY}" stroke="${color}" stroke-width="${stroke}">`,
+    );
+    for (const cell of cells) {
+      if (cell.phase !== phase || !meets(cell, view)) continue;
+      const told = cellText(cell, placed.levels[cell.index]);
+      parts.push(rect(cell, "", `<title>${escapeXml(told)}</title>`));
+    }
+    parts.push("</g>");
+  }
+  for (const layer of ["horizontal", "vertical"] as const) {
+    parts.push(`<g fill="${LAYER_COLORS[layer]}" fill-opacity="0.85">`);
+    for (const wire of wires) {
+      const seen = wireRects(wire, design, layer).filter((r) => meets(r, view));
+      if (seen.length === 0) continue;
+      parts.push(
+        `<g><title>${escapeXml(wireText(wire, design))}</title>`,
+        ...seen.map((r) => rect(r, "")),
+        "</g>",
+      );
+    }
+    parts.push("</g>");
+  }
+  parts.push(`<g fill="${VIA_COLOR}">`);
+  for (const wire of wires) {
+    for (const via of viaRects(wire, design)) {
+      if (meets(via, view)) parts.push(rect(via, ""));
+    }
+  }
+  parts.push("</g>");
+  parts.push(...cellLabels(cells, view, scale, left, top));
+  const frame = rowLabels(rows, view, top);
+  return [
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="${
+      escapeXml(FONT_FAMILY)
+    }">`,
+    `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
+    legend(design, view, scale, title ?? placed.name),
+    `<svg x="${ROW_LABEL_PX}" y="${LEGEND_PX}" width="${
+      width - ROW_LABEL_PX
+    }" height="${height - LEGEND_PX}">`,
+    ...parts,
+    "</svg>",
+    ...frame,
+    "</svg>",
+  ].join("\n") + "\n";
+}
+
+/** What a cell is and is called, where there is room to read it. */
+function cellLabels(
+  cells: PlacedCell[],
+  view: Region,
+  scale: number,
+  left: (x: number) => string,
+  top: (y: number) => string,
+): string[] {
+  const parts: string[] = [`<g fill="${TEXT_COLOR}" text-anchor="middle">`];
+  for (const cell of cells) {
+    if (!meets(cell, view)) continue;
+    const widthPx = (cell.x1 - cell.x0) * scale;
+    const lines = cell.structure === "in" || cell.structure === "out"
+      ? [cell.name]
+      : [cell.structure, cell.name];
+    const longest = Math.max(...lines.map((line) => line.length));
+    const size = Math.min(widthPx / (0.62 * longest), 9 * scale);
+    // Names that do not fit give way to the kind of cell alone.
+    const short = size >= MIN_TEXT_PX ? lines : lines.slice(0, 1);
+    const fit = Math.min(widthPx / (0.62 * short[0].length), 9 * scale);
+    const letters = size >= MIN_TEXT_PX ? size : fit;
+    if (letters < MIN_TEXT_PX) continue;
+    const middle = (cell.y0 + cell.y1) / 2;
+    short.forEach((line, i) => {
+      const down = (i - (short.length - 1) / 2) * 1.15 * letters +
+        0.35 * letters;
+      parts.push(
+        `<text x="${left((cell.x0 + cell.x1) / 2)}" y="${
+          (Number(top(middle)) + down).toFixed(2)
+        }" font-size="${letters.toFixed(2)}">${escapeXml(line)}</text>`,
+      );
+    });
+  }
+  return [...parts, "</g>"];
+}
+
+/** Numbers of the rows at the left, as many as can be read. */
+function rowLabels(
+  rows: (Region & { row: number })[],
+  view: Region,
+  top: (y: number) => string,
+): string[] {
+  const parts = [`<g fill="${TEXT_COLOR}" font-size="11" text-anchor="end">`];
+  let last = Infinity;
+  for (const { row, y0, y1 } of rows) {
+    const middle = (y0 + y1) / 2;
+    const y = Number(top(middle)) + LEGEND_PX + 4;
+    if (middle < view.y0 || middle > view.y1 || last - y < 13) continue;
+    last = y;
+    const phase = row % CLOCK_PHASES;
+    parts.push(
+      `<text x="${ROW_LABEL_PX - 18}" y="${y.toFixed(1)}">row ${row}, ph ${
+        phase + 1
+      }</text>`,
+      `<rect x="${ROW_LABEL_PX - 14}" y="${
+        (y - 9).toFixed(1)
+      }" width="8" height="10" fill="${PHASE_COLORS[phase]}"/>`,
+    );
+  }
+  return [...parts, "</g>"];
+}
+
+function legend(
+  { library, placed, channels }: RoutedDesign,
+  view: Region,
+  scale: number,
+  title: string,
+): string {
+  const parts: string[] = [];
+  const items: [string, string][] = [
+    ...PHASE_COLORS.map((color, i): [string, string] => [
+      color,
+      `phase ${i + 1}`,
+    ]),
+    [LAYER_COLORS.horizontal, "horizontal wire"],
+    [LAYER_COLORS.vertical, "vertical wire"],
+    [VIA_COLOR, "via"],
+  ];
+  const tracks = channels.reduce((sum, c) => sum + c.tracks, 0);
+  parts.push(
+    `<text x="10" y="16" font-size="13" font-weight="bold" fill="${TEXT_COLOR}">${
+      escapeXml(title)
+    }: ${placed.cells.length} cells, ${
+      channels.length + 1
+    } rows, ${tracks} tracks; library ${escapeXml(library.name)}</text>`,
+  );
+  let x = 10;
+  for (const [color, text] of items) {
+    parts.push(
+      `<rect x="${x}" y="26" width="12" height="12" fill="${color}"/>`,
+      `<text x="${
+        x + 17
+      }" y="36" font-size="11.5" fill="${TEXT_COLOR}">${text}</text>`,
+    );
+    x += 34 + 6.2 * text.length;
+  }
+  const um = roundLength((view.x1 - view.x0) / 8);
+  const length = um * scale;
+  parts.push(
+    `<path d="M${x + 10} 28v8m0 -4h${
+      length.toFixed(1)
+    }m0 -4v8" stroke="${TEXT_COLOR}" fill="none"/>`,
+    `<text x="${
+      (x + 16 + length).toFixed(1)
+    }" y="36" font-size="11.5" fill="${TEXT_COLOR}">${um} um</text>`,
+  );
+  return parts.join("\n");
+}
+
+// Figure ------------------------------------------------------------------------------------------
+
+type Trace = Record<string, unknown>;
+
+/** Many rectangles as one filled line with gaps. */
+function filled(rects: Region[], trace: Trace): Trace {
+  const x: (number | null)[] = [];
+  const y: (number | null)[] = [];
+  for (const r of rects) {
+    x.push(r.x0, r.x1, r.x1, r.x0, r.x0, null);
+    y.push(r.y0, r.y0, r.y1, r.y1, r.y0, null);
+  }
+  return {
+    type: "scatter",
+    mode: "lines",
+    fill: "toself",
+    hoverinfo: "skip",
+    x,
+    y,
+    ...trace,
+  };
+}
+
+/** Invisible points that tell what is under the pointer. */
+function told(
+  points: { x: number; y: number; text: string }[],
+  trace: Trace,
+): Trace {
+  return {
+    type: "scatter",
+    mode: "markers",
+    x: points.map(({ x }) => x),
+    y: points.map(({ y }) => y),
+    text: points.map(({ text }) => escapeXml(text)),
+    hovertemplate: "%{text}<extra></extra>",
+    marker: { size: 9, opacity: 0 },
+    showlegend: false,
+    ...trace,
+  };
+}
+
+const FIGURE_WIDTH = 960;
+const MAX_FIGURE_HEIGHT = 900;
+const FIGURE_FRAME_PX = 150;
+
+/**
+ * The chip as a plotly specification: everything to scale, one legend entry per phase and layer.
+ */
+export function chipFigure(
+  design: RoutedDesign,
+  {
+    id = "chip",
+    title = `Layout of ${design.placed.name}`,
+    caption =
+      "Cells coloured by clock phase, wires by layer. Zoom with the mouse; the legend switches layers.",
+    width = FIGURE_WIDTH,
+    height,
+  }: ChipFigureOptions = {},
+): FigureSpec {
+  const { placed, library, rowY, rowHeight, wires } = design;
+  const cells = placedCells(design);
+  const box = chipBox(design, cells);
+  const data: Trace[] = [
+    filled(
+      Array.from(rowY, (y, row) => ({
+        x0: box.x0,
+        x1: box.x1,
+        y0: y * library.gridUm,
+        y1: (y + rowHeight[row]) * library.gridUm,
+      })),
+      {
+        name: "rows",
+        fillcolor: ROW_COLOR,
+        line: { width: 0 },
+        showlegend: false,
+      },
+    ),
+  ];
+  for (const [phase, color] of PHASE_COLORS.entries()) {
+    const group = cells.filter((cell) => cell.phase === phase);
+    if (group.length === 0) continue;
+    const legendgroup = `phase ${phase + 1}`;
+    data.push(
+      filled(group, {
+        name: legendgroup,
+        legendgroup,
+        fillcolor: translucent(color, CELL_OPACITY),
+        line: { width: 1, color },
+      }),
+      told(
+        group.map((cell) => ({
+          x: (cell.x0 + cell.x1) / 2,
+          y: (cell.y0 + cell.y1) / 2,
+          text: cellText(cell, placed.levels[cell.index]),
+        })),
+        { legendgroup, name: legendgroup },
+      ),
+    );
+  }
+  for (const layer of ["horizontal", "vertical"] as const) {
+    const color = LAYER_COLORS[layer];
+    const name = `${layer} wires`;
+    data.push(
+      filled(wires.flatMap((wire) => wireRects(wire, design, layer)), {
+        name,
+        legendgroup: name,
+        fillcolor: translucent(color, 0.85),
+        line: { width: 0.5, color },
+      }),
+      told(
+        wires.flatMap((wire) =>
+          wireRects(wire, design, layer).map((r) => ({
+            x: (r.x0 + r.x1) / 2,
+            y: (r.y0 + r.y1) / 2,
+            text: wireText(wire, design),
+          }))
+        ),
+        { legendgroup: name, name },
+      ),
+    );
+  }
+  data.push(
+    filled(wires.flatMap((wire) => viaRects(wire, design)), {
+      name: "vias",
+      fillcolor: VIA_COLOR,
+      line: { width: 0.5, color: VIA_COLOR },
+    }),
+  );
+  const fit = (width - FIGURE_FRAME_PX) * (box.y1 - box.y0) /
+      (box.x1 - box.x0) + FIGURE_FRAME_PX;
+  const axis = (text: string) => ({
+    title: { text, standoff: 10 },
+    showgrid: false,
+    zeroline: false,
+    ticks: "outside",
+    linecolor: "#666666",
+    showline: true,
+    automargin: true,
+  });
+  return {
+    id,
+    title,
+    caption,
+    data,
+    layout: {
+      width,
+      height: Math.round(
+        height ?? Math.max(320, Math.min(MAX_FIGURE_HEIGHT, fit)),
+      ),
+      title: {
+        text: escapeXml(title),
+        x: 0,
+        xref: "container",
+        xanchor: "left",
+        pad: { l: 16 },
+        font: { size: 17, color: TEXT_COLOR },
+      },
+      font: { family: FONT_FAMILY, size: 13, color: TEXT_COLOR },
+      paper_bgcolor: "#ffffff",
+      plot_bgcolor: "#ffffff",
+      margin: { l: 70, r: 20, t: 80, b: 60 },
+      showlegend: true,
+      legend: {
+        orientation: "h",
+        x: 0,
+        xanchor: "left",
+        y: 1,
+        yanchor: "bottom",
+      },
+      hovermode: "closest",
+      dragmode: "pan",
+      xaxis: {
+        ...axis("x (um)"),
+        range: [box.x0 - 20, box.x1 + 20],
+        autorange: false,
+      },
+      yaxis: {
+        ...axis("y (um)"),
+        range: [box.y0 - 20, box.y1 + 20],
+        autorange: false,
+        scaleanchor: "x",
+      },
+    },
+  };
+}
+
+/** "rgba(0, 114, 178, 0.18)" from "#0072B2". */
+function translucent(color: string, alpha: number): string {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(color.slice(i, i + 2), 16));
+  return `rgba(${r}, ${g}, ${b}, ${alpha})`;
+}
