@@ -132,10 +132,14 @@ export function phasePs({ freqHz, phases }: ClockModel): number {
 
 /** @throws RangeError that names the first value that cannot be. */
 export function checkClock(clock: ClockModel): void {
+  if (clock.phases !== CLOCK_PHASES) {
+    throw new RangeError(
+      `Cannot use clock model ${clock.name} as the meander is that of ${CLOCK_PHASES} phases: phases ${clock.phases}`,
+    );
+  }
   for (
     const field of [
       "freqHz",
-      "phases",
       "clockVelocityUmPerPs",
       "signalVelocityUmPerPs",
       "setupPs",

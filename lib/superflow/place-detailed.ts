@@ -7,6 +7,8 @@
  * 2. windows: every order of three neighbouring cells, within the space they have;
  * 3. shifts: the whole row at once, order kept, exactly (dynamic programming).
  *
+ * Then the pins are assigned anew (`place-pins.ts`).
+ *
  * Cells of one row share no connection, so their costs add up. Costs are those of `place-model.ts`, hence
  * wire length, timing and maximum length are traded alike in all three.
  */
@@ -17,12 +19,15 @@ import {
   rowOrders,
   totalCost,
 } from "./place-model.ts";
+import { assignPins } from "./place-pins.ts";
 
 export interface DetailedOptions {
   /** Passes at most; stops before when a pass gains less than `tolerance`. */
   passes?: number;
   /** Relative gain of a pass below which it is the last. */
   tolerance?: number;
+  /** Whether equal pins of a cell are exchanged, or used as the netlist has them. */
+  pins?: "assigned" | "given";
   /** How far a shift may move a cell, in grid steps. */
   reachSteps?: number;
 }
@@ -222,7 +227,7 @@ export function shiftRow(
 }
 
 /**
- * Improves a legal placement.
+ * Improves a legal placement; assigning pins changes the model's.
  *
  * @param start Left edges in steps, legal.
  * @returns Left edges in steps, legal, of no higher cost.
@@ -230,7 +235,12 @@ export function shiftRow(
 export function placeDetailed(
   model: PlacementModel,
   start: Int32Array,
-  { passes = 20, tolerance = 1e-3, reachSteps = 16 }: DetailedOptions = {},
+  {
+    passes = 20,
+    tolerance = 1e-3,
+    reachSteps = 16,
+    pins = "assigned",
+  }: DetailedOptions = {},
 ): Int32Array {
   const x = start.slice();
   const orders = rowOrders(model, x);
@@ -242,6 +252,7 @@ export function placeDetailed(
       permuteWindows(model, x, order);
       shiftRow(model, x, order, reachSteps);
     }
+    if (pins === "assigned") assignPins(model, x);
     const next = totalCost(model, x);
     const done = cost - next <= tolerance * cost;
     cost = next;

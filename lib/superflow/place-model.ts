@@ -18,7 +18,7 @@
  */
 import { type CellLibrary, libraryCellOf } from "../core/aqfp.ts";
 import { type ClockModel, clockPathUm, isReversed, phasePs } from "./clock.ts";
-import { edges, type LevelledNetlist } from "./netlist.ts";
+import { edges, type LevelledNetlist, outputCount } from "./netlist.ts";
 
 /** How the terms of the cost are weighed; lengths in grid steps. */
 export interface CostWeights {
@@ -45,6 +45,9 @@ export interface PlacementModel {
   rows: Int32Array[]; // [R][cells of the row]
   driver: Int32Array; // [E]
   sink: Int32Array; // [E]
+  /** Output pin of the driver and input of the sink: `assignPins` exchanges equal ones. */
+  pin: Int32Array; // [E]
+  input: Int32Array; // [E]
   /** pin_sink - pin_driver, so that dx_e = x_sink - x_driver + offset. */
   offset: Float64Array; // [E]
   /** Connections of cell c: edgeOf[first[c]] to edgeOf[first[c + 1] - 1]. */
@@ -70,6 +73,19 @@ function steps(um: number, library: CellLibrary, what: string): number {
     );
   }
   return count;
+}
+
+/** @throws RangeError that names a cell whose library cell lacks one of its pins. */
+function checkPins({ name, cells }: LevelledNetlist, library: CellLibrary) {
+  for (const cell of cells) {
+    const { inputsUm, outputsUm } = libraryCellOf(library, cell);
+    const outputs = outputCount(cell);
+    if (inputsUm.length < cell.inputs.length || outputsUm.length < outputs) {
+      throw new RangeError(
+        `Cannot place ${name} as ${cell.kind} ${cell.name} must have all its pins in library ${library.name}: inputs ${cell.inputs.length} of ${inputsUm.length}, outputs ${outputs} of ${outputsUm.length}`,
+      );
+    }
+  }
 }
 
 /**
@@ -167,6 +183,7 @@ export function placementModel(
     libraryCellOf(library, cells[driver]).delayPs +
     clock.rowPitchUm / clock.signalVelocityUmPerPs
   );
+  checkPins(netlist, library);
   return {
     netlist,
     library,
@@ -178,6 +195,8 @@ export function placementModel(
     rows: members.map((row) => Int32Array.from(row)),
     driver: Int32Array.from(list, ({ driver }) => driver),
     sink: Int32Array.from(list, ({ sink }) => sink),
+    pin: Int32Array.from(list, ({ pin }) => pin),
+    input: Int32Array.from(list, ({ input }) => input),
     offset: Float64Array.from(
       list,
       ({ driver, pin, sink, input }) =>
@@ -199,14 +218,6 @@ export function placementModel(
     wirePs: gridUm / clock.signalVelocityUmPerPs,
     maxSteps: (maxWireUm - clock.rowPitchUm) / gridUm,
   };
-}
-
-/** The same model with other weights. */
-export function withWeights(
-  model: PlacementModel,
-  weights: Partial<CostWeights>,
-): PlacementModel {
-  return { ...model, weights: { ...model.weights, ...weights } };
 }
 
 /**

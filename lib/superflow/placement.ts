@@ -27,6 +27,7 @@ import { type DetailedOptions, placeDetailed } from "./place-detailed.ts";
 import { placeGordian } from "./place-gordian.ts";
 import { legalise } from "./place-legal.ts";
 import { type PlacementModel, placementModel } from "./place-model.ts";
+import { netlistWithPins } from "./place-pins.ts";
 import {
   placeBarycentre,
   placeRandom,
@@ -168,10 +169,32 @@ export function place(
   }
   const model = modelOf(netlist, options);
   const legal = legalise(model, placeGlobally(model, method, key, options));
-  return {
-    ...netlist,
-    x: detailed ? placeDetailed(model, legal, options.detail) : legal,
-  };
+  if (!detailed) return { ...netlist, x: legal };
+  return finish(model, legal, options.detail);
+}
+
+/** Detailed placement, with the pins it assigned. */
+function finish(
+  model: PlacementModel,
+  legal: Int32Array,
+  detail: DetailedOptions | undefined,
+): PlacedNetlist {
+  const x = placeDetailed(model, legal, detail);
+  return { ...netlistWithPins(model), x };
+}
+
+/**
+ * Makes a placement legal and improves it in detail, without a new global placement.
+ *
+ * @param placed Left edges in grid steps, anywhere.
+ */
+export function refine(
+  placed: PlacedNetlist,
+  options: PlaceOptions = {},
+): PlacedNetlist {
+  const { x, ...netlist } = placed;
+  const model = modelOf(netlist, options);
+  return finish(model, legalise(model, x), options.detail);
 }
 
 /** The arrays that the placers work on, for the options of `place`. */
@@ -183,7 +206,7 @@ export function modelOf(
     maxWireUm = MAX_WIRE_UM,
     utilisation = 0.95,
     timingWeight = 0.05,
-    lengthWeight = 0.05,
+    lengthWeight = 1,
   }: PlaceOptions = {},
 ): PlacementModel {
   checkClock(clock);
