@@ -10,7 +10,7 @@ module adder8 (
   assign carry[0] = cin;
   genvar i;
   generate
-    for (i = 0; i < 8; i = i + 1) begin : bit
+    for (i = 0; i < 8; i = i + 1) begin : stage
       assign carry[i + 1] = (a[i] & b[i]) | (a[i] & carry[i]) | (b[i] & carry[i]);
       assign sum[i] = a[i] ^ b[i] ^ carry[i];
     end

@@ -30,7 +30,7 @@ module counter #(
       counter #(.N(N - 1), .W(U)) odd (.in(in[N - 2:0]), .count(part));
       assign carry[0] = in[N - 1];
       genvar i;
-      for (i = 0; i < U; i = i + 1) begin : bit
+      for (i = 0; i < U; i = i + 1) begin : stage
         assign count[i] = part[i] ^ carry[i];
         assign carry[i + 1] = part[i] & carry[i];
       end
@@ -44,7 +44,7 @@ module counter #(
       counter #(.N(H), .W(V)) high (.in(in[2 * H - 1:H]), .count(right));
       assign carry[0] = in[N - 1];
       genvar i;
-      for (i = 0; i < V; i = i + 1) begin : bit
+      for (i = 0; i < V; i = i + 1) begin : stage
         assign count[i] = left[i] ^ right[i] ^ carry[i];
         assign carry[i + 1] = (left[i] & right[i]) | (left[i] & carry[i]) |
           (right[i] & carry[i]);

@@ -19,7 +19,7 @@ module multiplier8 (
     for (i = 1; i < 8; i = i + 1) begin : add
       wire [7:0] upper = {top[i - 1], sum[i - 1][7:1]};
       assign carry[i][0] = 1'b0;
-      for (j = 0; j < 8; j = j + 1) begin : bit
+      for (j = 0; j < 8; j = j + 1) begin : stage
         assign sum[i][j] = upper[j] ^ row[i][j] ^ carry[i][j];
         assign carry[i][j + 1] = (upper[j] & row[i][j]) | (upper[j] & carry[i][j]) |
           (row[i][j] & carry[i][j]);

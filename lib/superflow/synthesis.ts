@@ -25,7 +25,12 @@ import { checkNetlist, type Netlist } from "./netlist.ts";
 import { runYosys, yosysError, type YosysFiles } from "./yosys.ts";
 
 /** `"netlist"` is structural Verilog, read as it is; `"verilog"` is RTL. */
-export type SourceFormat = "verilog" | "blif" | "aiger" | "netlist";
+export type SourceFormat =
+  | "verilog"
+  | "systemverilog"
+  | "blif"
+  | "aiger"
+  | "netlist";
 
 /** A design: a file, or text. */
 export interface SynthesisSource {
@@ -60,10 +65,18 @@ export interface Synthesis {
 
 const EXTENSIONS: Record<string, SourceFormat> = {
   v: "verilog",
-  sv: "verilog",
+  sv: "systemverilog",
   blif: "blif",
   aag: "aiger",
   aig: "aiger",
+};
+
+const FILE_ENDING: Record<SourceFormat, string> = {
+  verilog: "v",
+  systemverilog: "sv",
+  netlist: "v",
+  blif: "blif",
+  aiger: "aig",
 };
 
 /** Carry of one bit after the other, in place of Yosys' lookahead: techmap rule for `$lcu`. */
@@ -380,9 +393,7 @@ async function openSource(
     /[^\w.+-]/g,
     "_",
   ) ||
-    `design.${
-      { verilog: "v", netlist: "v", blif: "blif", aiger: "aig" }[format]
-    }`;
+    `design.${FILE_ENDING[format]}`;
   if (text !== undefined) return { file, content: text, format };
   const bytes = await readFile(path!);
   return {
@@ -405,8 +416,10 @@ function readCommand(
       return `read_blif ${file}`;
     case "aiger":
       return `read_aiger -module_name ${top ?? "top"} ${file}`;
-    default:
+    case "systemverilog":
       return `read_verilog -sv ${file}`;
+    default:
+      return `read_verilog ${file}`;
   }
 }
 
