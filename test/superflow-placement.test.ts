@@ -668,17 +668,17 @@ test("buffer rows: a row adds exactly the nets that cross, and one level", () =>
 });
 
 test("buffer rows: no net is too long, logic and balance as before", () => {
-  const circuit = randomNetlist(key(13), 30, 8);
-  const placed = place(circuit, { method: "barycentre", detailed: false });
-  const words = Uint32Array.from(randomInts(key(1), 30, 0, 2 ** 31));
+  const circuit = randomNetlist(key(13), 40, 5);
+  const placed = place(circuit, { method: "random" });
+  const words = Uint32Array.from(randomInts(key(1), 40, 0, 2 ** 31));
   const outputs = (values: Uint32Array) =>
     values.slice(0, circuit.cells.length);
   for (const selection of ["rows", "cut"] as const) {
-    const options = { selection, maxWireUm: 700 };
+    const options = { selection, maxWireUm: 500 };
     const found = insertBufferRows(placed, options);
-    assert.ok(longestNetUm(placed, LIBRARY, { dyUm: 200 }) > 700);
+    assert.ok(longestNetUm(placed, LIBRARY, { dyUm: 200 }) > 500);
     assert.is(found.overlong, 0, selection);
-    assert.ok(longestNetUm(found.placed, LIBRARY, { dyUm: 200 }) <= 700);
+    assert.ok(longestNetUm(found.placed, LIBRARY, { dyUm: 200 }) <= 500);
     assert.is(
       found.placed.cells.length,
       circuit.cells.length + found.buffersAdded,

@@ -62,6 +62,9 @@ export const ROW_ADJUST_ROUNDS = 5;
 /** `bfr_insert_rounds` of the same README: rounds of insertion; here, at each threshold. */
 export const BUFFER_INSERT_ROUNDS = 5;
 
+/** lambda_w of the updates: a buffer that is one step off must be worth moving others. Our choice. */
+const OVERLENGTH_WEIGHT = 20;
+
 export interface BufferRowOptions extends PlaceOptions {
   selection?: "rows" | "cut";
   thresholds?: readonly number[];
@@ -208,7 +211,11 @@ export function insertBufferRows(
     maxWireUm = MAX_WIRE_UM,
   } = options;
   const dyUm = clock.rowPitchUm;
-  const detail = { ...options.detail, passes: adjustRounds };
+  const updates = {
+    lengthWeight: OVERLENGTH_WEIGHT,
+    ...options,
+    detail: { ...options.detail, passes: adjustRounds },
+  };
   const rounds: BufferRound[] = [];
   let placed = start;
   const isLong = (edge: Edge) =>
@@ -228,7 +235,7 @@ export function insertBufferRows(
       placed = { ...next, x: Int32Array.from(x) };
       buffers += buffered.length;
     }
-    placed = refine(placed, { ...options, detail });
+    placed = refine(placed, updates);
     rounds.push({ threshold, overlong: before, rows: cuts.length, buffers });
   };
 
