@@ -612,6 +612,12 @@ export function readLayout(
       return shapes.instances.length - 1;
     },
   });
+  for (const { outline, placement } of shapes.instances) {
+    if (outline.x0 <= outline.x1) continue;
+    // A cell without an outline is a point.
+    outline.x0 = outline.x1 = placement.dx;
+    outline.y0 = outline.y1 = placement.dy;
+  }
   nameInstances(shapes);
   return shapes;
 }

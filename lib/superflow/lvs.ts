@@ -83,7 +83,7 @@ export interface Extraction {
   }[];
   /** Texts of connections by conductor. */
   netTexts: Map<number, string[]>;
-  /** Conductors by a point of the label's layer that lies on none are problems too. */
+  /** What makes the layout no netlist. */
   problems: LvsProblem[];
   /** The netlist with rows and places, if every input has one driver and every cell is known. */
   netlist: PlacedNetlist | undefined;

@@ -306,10 +306,10 @@ function splitTrunk(
 /** What a contested point costs more per other user, in the first round. */
 const PRESENT_COST = 0.6;
 /** By how much that grows per round. */
-const PRESENT_GROWTH = 1.35;
+const PRESENT_GROWTH = 1.05;
 const PRESENT_MAX = 1e3;
 /** What a point costs more for good after each round in which it was contested. */
-const HISTORY_COST = 0.8;
+const HISTORY_COST = 0.4;
 
 /** A channel of a given number of tracks while its connections negotiate. */
 class Negotiation {
@@ -474,7 +474,7 @@ class Negotiation {
  */
 export function routeNegotiated(
   pins: ChannelPins,
-  { maxRounds = 40, maxExpansions = 60, viaCost = 2 }: {
+  { maxRounds = 80, maxExpansions = 60, viaCost = 2 }: {
     maxRounds?: number;
     maxExpansions?: number;
     viaCost?: number;

@@ -174,6 +174,8 @@ function roundLength(um: number): number {
 
 /** Letters smaller than this cannot be read. */
 const MIN_TEXT_PX = 6;
+/** Height of the names of pins. */
+const PIN_TEXT_UM = 4;
 const LEGEND_PX = 46;
 const ROW_LABEL_PX = 92;
 
@@ -290,10 +292,10 @@ function cellLabels(
       ? [cell.name]
       : [cell.structure, cell.name];
     const longest = Math.max(...lines.map((line) => line.length));
-    const size = Math.min(widthPx / (0.62 * longest), 9 * scale);
+    const size = Math.min(widthPx / (0.62 * longest), 8 * scale);
     // Names that do not fit give way to the kind of cell alone.
     const short = size >= MIN_TEXT_PX ? lines : lines.slice(0, 1);
-    const fit = Math.min(widthPx / (0.62 * short[0].length), 9 * scale);
+    const fit = Math.min(widthPx / (0.62 * short[0].length), 8 * scale);
     const letters = size >= MIN_TEXT_PX ? size : fit;
     if (letters < MIN_TEXT_PX) continue;
     const middle = (cell.y0 + cell.y1) / 2;
@@ -306,6 +308,20 @@ function cellLabels(
         }" font-size="${letters.toFixed(2)}">${escapeXml(line)}</text>`,
       );
     });
+  }
+  const pinSize = PIN_TEXT_UM * scale;
+  if (pinSize >= MIN_TEXT_PX) {
+    for (const cell of cells) {
+      if (!meets(cell, view)) continue;
+      for (const { x, y, name } of cell.pins) {
+        const up = y > cell.y0 ? -PIN_TEXT_UM * 1.3 : PIN_TEXT_UM * 0.6;
+        parts.push(
+          `<text x="${left(x)}" y="${top(y + up)}" font-size="${
+            pinSize.toFixed(2)
+          }">${name}</text>`,
+        );
+      }
+    }
   }
   return [...parts, "</g>"];
 }
@@ -424,6 +440,17 @@ function told(
   };
 }
 
+/** Middle of a wire's longest segment, in um. */
+function middleOf({ segments }: Wire, gridUm: number) {
+  const longest = segments.reduce((a, b) =>
+    b.x1 - b.x0 + b.y1 - b.y0 > a.x1 - a.x0 + a.y1 - a.y0 ? b : a
+  );
+  return {
+    x: (longest.x0 + longest.x1) / 2 * gridUm,
+    y: (longest.y0 + longest.y1) / 2 * gridUm,
+  };
+}
+
 const FIGURE_WIDTH = 960;
 const MAX_FIGURE_HEIGHT = 900;
 const FIGURE_FRAME_PX = 150;
@@ -484,24 +511,12 @@ export function chipFigure(
   }
   for (const layer of ["horizontal", "vertical"] as const) {
     const color = LAYER_COLORS[layer];
-    const name = `${layer} wires`;
     data.push(
       filled(wires.flatMap((wire) => wireRects(wire, design, layer)), {
-        name,
-        legendgroup: name,
+        name: `${layer} wires`,
         fillcolor: translucent(color, 0.85),
         line: { width: 0.5, color },
       }),
-      told(
-        wires.flatMap((wire) =>
-          wireRects(wire, design, layer).map((r) => ({
-            x: (r.x0 + r.x1) / 2,
-            y: (r.y0 + r.y1) / 2,
-            text: wireText(wire, design),
-          }))
-        ),
-        { legendgroup: name, name },
-      ),
     );
   }
   data.push(
@@ -510,6 +525,13 @@ export function chipFigure(
       fillcolor: VIA_COLOR,
       line: { width: 0.5, color: VIA_COLOR },
     }),
+    told(
+      wires.map((wire) => ({
+        ...middleOf(wire, library.gridUm),
+        text: wireText(wire, design),
+      })),
+      { name: "wires" },
+    ),
   );
   const fit = (width - FIGURE_FRAME_PX) * (box.y1 - box.y0) /
       (box.x1 - box.x0) + FIGURE_FRAME_PX;
@@ -518,6 +540,7 @@ export function chipFigure(
     showgrid: false,
     zeroline: false,
     ticks: "outside",
+    tickformat: ",d",
     linecolor: "#666666",
     showline: true,
     automargin: true,
