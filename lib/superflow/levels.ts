@@ -24,6 +24,7 @@
  * Scope: minimum depth, inputs and outputs balanced or free. Joint choice of logic and levels, and
  * trading depth for cells, are absent.
  */
+import type { Highs } from "highs";
 import { bits, fold, type Key } from "../core/rng.ts";
 
 /** Count of a tree that cannot be built: a sink is too near, or too many are near. */
@@ -41,9 +42,9 @@ export interface LevelProblem {
   depth: number;
   /** Nodes with drivers before their sinks. */
   order: Int32Array; // [size]
-  /** 1 where the level is given: balanced inputs at 0, balanced outputs at D + 1, nodes without wires. */
+  /** 1 where only one level is possible: balanced ports, critical paths, nodes without wires. */
   fixed: Uint8Array; // [size]
-  /** Lowest level allowed: 0 for inputs, 1 for what takes constants or has drivers. */
+  /** A level that no node can go below at any depth: the longest way from an input. */
   lowest: Int32Array; // [size]
   /** Latest levels at the smallest depth. */
   latest: Int32Array; // [size]
@@ -201,18 +202,18 @@ export function levelProblem(graph: LevelGraph): LevelProblem {
   for (const v of inputs) isInput[v] = 1;
   const isOutput = new Uint8Array(size);
   for (const v of outputs) isOutput[v] = 1;
-  const fixed = Uint8Array.from(
-    sinks,
-    (list, v) =>
-      (isInput[v] && graph.balanceInputs) ||
-        (isOutput[v] && graph.balanceOutputs) ||
-        (list.length === 0 && drivers[v].length === 0)
-        ? 1
-        : 0,
-  );
+  const given = (v: number) =>
+    (isInput[v] && graph.balanceInputs) ||
+    (isOutput[v] && graph.balanceOutputs) ||
+    (sinks[v].length === 0 && drivers[v].length === 0);
 
-  // Latest levels, counted from the outputs at 0, then shifted so that no node is below its lowest.
-  const lowest = isInput.map((input) => 1 - input);
+  const lowest = Int32Array.from(isInput, (input) => 1 - input);
+  for (const v of order) {
+    const next = lowest[v] + (sinks[v].length > 1 ? 2 : 1);
+    for (const w of sinks[v]) lowest[w] = Math.max(lowest[w], next);
+  }
+
+  // Latest levels, counted from the outputs at 0, then shifted until inputs reach 0 and gates 1.
   const latest = new Int32Array(size);
   let shift = 1;
   for (const v of [...order].reverse()) {
@@ -220,7 +221,7 @@ export function levelProblem(graph: LevelGraph): LevelProblem {
       const levels = Int32Array.from(sinks[v], (w) => latest[w]);
       latest[v] = latestSource(levels.sort().reverse(), capacity);
     } else latest[v] = isOutput[v] ? 0 : -1;
-    shift = Math.max(shift, lowest[v] - latest[v]);
+    shift = Math.max(shift, (isInput[v] ? 0 : 1) - latest[v]);
   }
   for (let v = 0; v < size; v++) {
     const unwired = sinks[v].length === 0 && isInput[v];
@@ -235,8 +236,11 @@ export function levelProblem(graph: LevelGraph): LevelProblem {
     capacity,
     depth: shift - 1,
     order: Int32Array.from(order),
-    fixed,
-    lowest: Int32Array.from(lowest),
+    fixed: Uint8Array.from(
+      latest,
+      (level, v) => given(v) || level === lowest[v] ? 1 : 0,
+    ),
+    lowest,
     latest,
     sinkStart: to.start,
     sinks: to.items,
@@ -352,6 +356,9 @@ function programText(problem: LevelProblem, levels: Int32Array): string {
   ].join("\n");
 }
 
+/** The solver, loaded when first needed. Every solution starts afresh, so they do not depend on each other. */
+let solver: Promise<Highs> | undefined;
+
 /**
  * Levels that minimise the length of the trees.
  *
@@ -370,8 +377,8 @@ export async function lpLevels(
   { rounds = 8 }: { rounds?: number } = {},
 ): Promise<Int32Array> {
   if (problem.fixed.every((f) => f === 1)) return start.slice();
-  const { default: loadHighs } = await import("highs");
-  const highs = await loadHighs();
+  solver ??= import("highs").then(({ default: load }) => load());
+  const highs = await solver;
   let best = start.slice();
   let fewest = totalCells(problem, start);
   let levels = best;
@@ -651,7 +658,7 @@ class LevelState {
 export interface ImproveOptions {
   /** Runs of annealing, each from the best levels so far. Default 4, ours. */
   runs?: number;
-  /** Moves tried in each run. Default 300 000, or 50 per node if that is more, ours. */
+  /** Moves tried in each run. Default 5000 per node that can move, at most 300 000 or 50 per node, ours. */
   moves?: number;
   /** Temperature, in cells, at the start of a run. Default 0.8, ours. */
   hot?: number;
@@ -691,7 +698,8 @@ export function improveLevels(
   const movable: number[] = [];
   for (let v = 0; v < problem.size; v++) if (!problem.fixed[v]) movable.push(v);
   if (movable.length === 0) return start.slice();
-  const tries = moves ?? Math.max(300_000, 50 * movable.length);
+  const n = movable.length;
+  const tries = moves ?? Math.max(50 * n, Math.min(300_000, 5000 * n));
   let best = start;
   for (let run = 0; run < runs; run++) {
     best = anneal(problem, best, movable, stream(fold(key, run)), {
