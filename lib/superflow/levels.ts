@@ -377,7 +377,10 @@ export async function lpLevels(
   { rounds = 8 }: { rounds?: number } = {},
 ): Promise<Int32Array> {
   if (problem.fixed.every((f) => f === 1)) return start.slice();
-  solver ??= import("highs").then(({ default: load }) => load());
+  // Deno takes the package's types for CommonJS, where the default export is the module itself.
+  solver ??= import("highs").then((module) =>
+    (module.default as unknown as () => Promise<Highs>)()
+  );
   const highs = await solver;
   let best = start.slice();
   let fewest = totalCells(problem, start);
