@@ -251,9 +251,11 @@ class Checker {
     }
     const distance = Math.hypot(Math.max(0, dx), Math.max(0, dy));
     if (distance >= wireSpacingUm - EPSILON) return;
-    // Corner to corner the gap has no width: a sliver of it must be filled.
-    if (dx > EPSILON && dy > EPSILON) {
-      if (others(gap).some((c) => covered(gap, [c]))) return;
+    // Corner to corner the gap has no width: a third shape must hold all of it.
+    if (dx > -EPSILON && dy > -EPSILON) {
+      const holds = (c: Rect) =>
+        c.x0 <= gap.x0 && c.y0 <= gap.y0 && c.x1 >= gap.x1 && c.y1 >= gap.y1;
+      if (others(gap).some(holds)) return;
     } else if (covered(gap, others(gap))) return;
     this.add(
       "spacing",
@@ -399,7 +401,7 @@ class Checker {
   }
 
   grid(): void {
-    const { gridUm, rules } = this.library;
+    const { gridUm } = this.library;
     const off = (x: number) =>
       Math.abs(x - Math.round(x / gridUm) * gridUm) > EPSILON;
     const need = `must lie on the grid of ${text(gridUm)} um`;
@@ -414,10 +416,10 @@ class Checker {
         );
       }
     });
-    const half = rules.wireWidthUm / 2;
     for (const layer of WIRE_LAYERS) {
       for (const rect of this.shapes[layer]) {
         // A wire's middle line: half a width from each of its sides and ends.
+        const half = Math.min(rect.x1 - rect.x0, rect.y1 - rect.y0) / 2;
         const ends = [rect.x0 + half, rect.x1 - half, rect.y0 + half];
         if (!rect.part && [...ends, rect.y1 - half].some(off)) {
           const what = `${layer} wire`;
@@ -506,11 +508,13 @@ class Checker {
       }
     });
     const half = this.library.rules.wireWidthUm / 2 + EPSILON;
-    const inRow = (rect: Rect): Row | undefined => {
-      const row = this.rows[
-        lastAtMost(this.rows, rect.y1 - EPSILON, ({ y0 }) => y0)
-      ];
-      return row !== undefined && rect.y0 < row.y1 - EPSILON ? row : undefined;
+    const rowsAt = ({ y0, y1 }: Rect): Row[] => {
+      const found: Row[] = [];
+      let row = lastAtMost(this.rows, y1 - EPSILON, (r) => r.y0);
+      for (; row >= 0 && this.rows[row].y1 > y0 + EPSILON; row--) {
+        found.push(this.rows[row]);
+      }
+      return found;
     };
     const add = (layer: WireLayer, rect: Rect, why: string) =>
       this.add(
@@ -521,7 +525,7 @@ class Checker {
         [this.describe(rect, `${layer} wire`)],
       );
     for (const rect of this.shapes.horizontal) {
-      const row = rect.instance < 0 ? inRow(rect) : undefined;
+      const [row] = rect.instance < 0 ? rowsAt(rect) : [];
       if (row !== undefined) {
         add(
           "horizontal",
@@ -533,10 +537,11 @@ class Checker {
       }
     }
     for (const rect of this.shapes.vertical) {
-      const row = rect.instance < 0 ? inRow(rect) : undefined;
-      if (
-        row !== undefined && rect.y0 < row.y0 - half && rect.y1 > row.y1 + half
-      ) {
+      const crossed = rect.instance < 0 &&
+        rowsAt(rect).some((row) =>
+          rect.y0 < row.y0 - half && rect.y1 > row.y1 + half
+        );
+      if (crossed) {
         add("vertical", rect, "a vertical wire must not cross a row");
       }
     }

@@ -41,8 +41,9 @@ import {
 import type { Cell, CellKind } from "./netlist.ts";
 import type { RoutedDesign } from "./routing.ts";
 
-/** Database units per micrometre. */
+/** Database units per micrometre, and one in metres. */
 const DBU_PER_UM = 1000;
+const DBU_M = 1e-9;
 
 const VIA = "via";
 export const CELL_TEXT = 0;
@@ -343,7 +344,7 @@ export function layoutGds(design: RoutedDesign): GdsLibrary {
   return {
     name: "ADIABAT",
     userUnit: 1 / DBU_PER_UM,
-    unitM: 1e-6 / DBU_PER_UM,
+    unitM: DBU_M,
     structures: [
       ...[...structures.keys()].sort().map((name) => structures.get(name)!),
       {
@@ -499,7 +500,10 @@ export function readLayout(
 ): LayoutShapes {
   const gds = readGds(bytes);
   const layers = library.rules.gdsLayers;
-  const tops = topStructures(gds);
+  // A cell that is not in use is no layout.
+  const tops = topStructures(gds).filter((name) =>
+    structureCell(name) === undefined && name !== VIA
+  );
   if (tops.length !== 1) {
     throw new RangeError(
       `Cannot read layout ${gds.name} as it must have one top structure: ${

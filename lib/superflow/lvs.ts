@@ -369,8 +369,17 @@ function netlistOf(
   return netlist;
 }
 
-/** For each input of the netlist's cells what it is compared by: driver's name and pin. */
-type Sources = Map<string, string[]>;
+/** An input that another output reaches than the netlist's. */
+interface WrongInput {
+  /** Names with pins: the input, the output that should reach it, the one that does. */
+  to: string;
+  wanted: string;
+  actual: string;
+  /** Names of their cells. */
+  sink: string;
+  driver: string;
+  actualDriver: string;
+}
 
 export interface LvsResult {
   /** True if the layout is exactly the netlist. */
@@ -440,16 +449,15 @@ function differences(
     }
   });
   // Which output stands on each conductor, as the layout has it.
-  const driver = new Map<number, string>();
+  const drivers = new Map<number, { name: string; output: string }>();
   for (const { name, outputs } of cells) {
     for (const { conductor, pin } of outputs) {
-      if (conductor >= 0) {
-        driver.set(conductor, `${name}.${outputPinName(pin, outputs.length)}`);
-      }
+      const output = `${name}.${outputPinName(pin, outputs.length)}`;
+      if (conductor >= 0) drivers.set(conductor, { name, output });
     }
   }
   const labels = labelsOf(netlist.cells, library);
-  const wrong: Sources = new Map();
+  const wrong: WrongInput[] = [];
   const outputs = netlist.cells.map((cell) =>
     libraryCellOf(library, cell).outputsUm.length
   );
@@ -466,7 +474,7 @@ function differences(
       outputPinName(edge.pin, outputs[edge.driver])
     }`;
     if (input.conductor < 0 || input.conductor !== output.conductor) {
-      const actual = driver.get(input.conductor);
+      const actual = drivers.get(input.conductor);
       const to = `${sink!.name}.${inputPinName(edge.input)}`;
       if (actual === undefined) {
         add(
@@ -478,7 +486,14 @@ function differences(
           sink!.name,
         );
       } else {
-        wrong.set(to, [source, actual, sink!.name, from!.name]);
+        wrong.push({
+          to,
+          wanted: source,
+          actual: actual.output,
+          sink: sink!.name,
+          driver: from!.name,
+          actualDriver: actual.name,
+        });
       }
       continue;
     }
@@ -500,28 +515,27 @@ function differences(
   return problems;
 }
 
-/** Inputs with another's driver: two of one cell that exchanged theirs are swapped pins. */
+/** Inputs with another's driver: those of one cell that exchanged theirs are swapped pins. */
 function addWrong(
-  wrong: Sources,
+  wrong: WrongInput[],
   add: (kind: LvsKind, message: string, ...cells: string[]) => void,
 ): void {
-  const bySink = new Map<string, [string, string[]][]>();
-  for (const [to, values] of wrong) {
-    const list = bySink.get(values[2]);
-    if (list === undefined) bySink.set(values[2], [[to, values]]);
-    else list.push([to, values]);
+  const bySink = new Map<string, WrongInput[]>();
+  for (const input of wrong) {
+    bySink.set(input.sink, [...bySink.get(input.sink) ?? [], input]);
   }
   for (const [sink, list] of bySink) {
-    const wanted = list.map(([, [source]]) => source).sort().join();
-    const found = list.map(([, [, actual]]) => actual).sort().join();
-    const what = list.map(([to, [source, actual]]) =>
-      `${to} must be driven by ${source}, not ${actual}`
+    const wanted = list.map(({ wanted }) => wanted).sort().join();
+    const actual = list.map(({ actual }) => actual).sort().join();
+    const what = list.map((input) =>
+      `${input.to} must be driven by ${input.wanted}, not ${input.actual}`
     );
-    if (list.length > 1 && wanted === found) {
-      add("swapped pins", `of ${sink}: ${what.join("; ")}`, sink);
+    if (list.length > 1 && wanted === actual) {
+      const drivers = list.map(({ driver }) => driver);
+      add("swapped pins", `of ${sink}: ${what.join("; ")}`, sink, ...drivers);
     } else {
-      list.forEach(([, values], i) =>
-        add("wrong connection", what[i], values[2], values[3])
+      list.forEach(({ driver, actualDriver }, i) =>
+        add("wrong connection", what[i], sink, driver, actualDriver)
       );
     }
   }
@@ -560,10 +574,11 @@ function exchangedLabels(
         library,
       );
       if (rest.length === 0) {
+        const pair = [a.name, b.name].sort();
         return {
           kind: "labels",
-          message: `labels: the names of ${a.name} and ${b.name} are exchanged`,
-          cells: [a.name, b.name],
+          message: `labels: the names of ${pair.join(" and ")} are exchanged`,
+          cells: pair,
         };
       }
     }
