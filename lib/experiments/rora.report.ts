@@ -344,8 +344,8 @@ function survival(runs: Adapted[], config: Config): ResultTable {
           `RoRA - ${LABELS[method as Method]}`,
           rank,
           name,
-          atEdge(a, ours),
-          atEdge(b, theirs),
+          name === "fixed" ? learningRate : atEdge(a, ours),
+          name === "fixed" ? learningRate : atEdge(b, theirs),
           difference("accuracyPercent"),
           difference("testLoss"),
         ]);
