@@ -18,7 +18,7 @@
  */
 import { writeVerilog } from "../core/formats/verilog.ts";
 import { bits, key as seedKey } from "../core/rng.ts";
-import { isInverted, Mig, nodeOf, not } from "./mig.ts";
+import { Mig, nodeOf } from "./mig.ts";
 import { type Netlist, ports } from "./netlist.ts";
 import { SatSolver } from "./sat.ts";
 import { runYosys } from "./yosys.ts";
@@ -440,6 +440,79 @@ export function checkEquivalence(
     return report("sat", found, sweeper);
   }
   return report("sat", undefined, sweeper);
+}
+
+/** Keeps ABC busy: its pass runs only on a design that has a gate. */
+const ANY_DESIGN =
+  "module any(input a, b, output y); assign y = a & b; endmodule";
+
+/**
+ * As `checkEquivalence`, by another route: both netlists are written as Verilog with models of their
+ * cells, read by Yosys and compared by the command `cec` of Berkeley's ABC. Shares only the writer
+ * with the first route, and so checks the writer too.
+ *
+ * @throws Error if neither verdict can be read from what ABC says.
+ */
+export async function checkEquivalenceByAbc(
+  a: Netlist,
+  b: Netlist,
+): Promise<Equivalence> {
+  const miter = buildMiter(a, b);
+  const text = (netlist: Netlist) =>
+    writeVerilog({ ...netlist, name: "design" }, {
+      models: true,
+      vectors: false,
+    });
+  const read = (name: string) => [
+    "design -reset",
+    `read_verilog ${name}.v`,
+    "hierarchy -top design",
+    "flatten",
+    "aigmap",
+    "opt_clean",
+    `write_blif ${name}.blif`,
+  ];
+  const { messages, error } = await runYosys(
+    [
+      ...read("a"),
+      ...read("b"),
+      "design -reset",
+      "read_verilog any.v",
+      "simplemap",
+      "abc -g AND -script +cec,/a.blif,/b.blif",
+    ],
+    { "a.v": text(a), "b.v": text(b), "any.v": ANY_DESIGN },
+    { log: true },
+  );
+  const log = messages.join("\n");
+  const report = (counterexample?: Counterexample): Equivalence => ({
+    equivalent: counterexample === undefined,
+    ...(counterexample === undefined ? {} : { counterexample }),
+    method: "abc",
+    nodes: miter.mig.size,
+    questions: 1,
+    merged: 0,
+  });
+  if (/Networks are equivalent/.test(log)) return report();
+  const pattern = /Input pattern: *(.*)/.exec(log)?.[1];
+  if (!/NOT EQUIVALENT/.test(log) || pattern === undefined) {
+    throw new Error(
+      `Cannot compare ${a.name} and ${b.name} by ABC as it must give a verdict: ${
+        error ?? messages.slice(-3).join("; ")
+      }`,
+    );
+  }
+  const value = new Map(
+    [...pattern.matchAll(/(\S+)=([01])/g)].map(([, name, bit]) => [name, bit]),
+  );
+  const words = miter.inputs.map((name) => value.get(name) === "1" ? -1 : 0);
+  const found = difference(miter, words, simulate(miter.mig, words));
+  if (found === undefined) {
+    throw new Error(
+      `Cannot trust the comparison by ABC as its counterexample must differ in simulation: ${pattern}`,
+    );
+  }
+  return report(found);
 }
 
 /** One line for messages: which outputs differ, and for which inputs. */

@@ -57,10 +57,10 @@ export interface MappingOptions {
 const VARIABLES = [0xaa, 0xcc, 0xf0];
 
 /** A gate of a small network: fanins are 2 signal + inversion, signals 0 = false, 1-3 = variables. */
-type Gate = [number, number, number];
+export type Gate = [number, number, number];
 
 /** How a function is built: gates, and the literal of the result. */
-interface Structure {
+export interface Structure {
   gates: Gate[];
   output: number;
   /** Levels from each variable to the result, -1 where it has no influence. */
@@ -102,7 +102,7 @@ function structureDepths(
  * every network of its smallest size, up to a number: which of them shares gates with the rest of the
  * graph, or is shallow from the late input, is seen only in place.
  */
-export function searchStructures(limit: number): Structure[][] {
+function searchStructures(limit: number): Structure[][] {
   const found: Structure[][] = Array.from({ length: 256 }, () => []);
   const size = new Int32Array(256).fill(99);
   const note = (table: number, gates: Gate[], output: number) => {
@@ -186,6 +186,14 @@ export function majorityPrimary(): number[] {
   return structures("primary").flatMap((list, table) =>
     list.length > 0 ? [table] : []
   );
+}
+
+/**
+ * The smallest networks of majority gates for each of the 256 functions of three inputs: gates whose
+ * inputs are 2 signal + inversion, signal 0 the constant false, 1 to 3 the inputs, 4 on the gates.
+ */
+export function smallestNetworks(): readonly (readonly Structure[])[] {
+  return structures("all");
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -273,10 +281,10 @@ function enumerateCuts(mig: Mig): Cut[][] {
     const fanins = [f, g, h].map(nodeOf).filter((n) => n > 0).sort((a, b) =>
       a - b
     ).join();
-    const direct = seen.get(fanins)!;
+    const direct = seen.get(fanins);
     seen.delete(fanins);
     cuts[node] = [
-      direct,
+      ...(direct === undefined ? [] : [direct]),
       ...[...seen.values()].sort((a, b) => b.absorbed - a.absorbed),
     ].slice(0, MAX_CUTS);
   }

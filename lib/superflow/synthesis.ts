@@ -160,7 +160,6 @@ function position(attributes: Record<string, string>): string {
 /** Refuses registers, latches, memories and tri-state buffers, by name and place. */
 function refuseState([module, { cells, netnames }]: [string, JsonModule]) {
   const found: string[] = [];
-  let where = "";
   for (
     const [name, { type, attributes, connections }] of Object.entries(cells)
   ) {
@@ -171,8 +170,6 @@ function refuseState([module, { cells, netnames }]: [string, JsonModule]) {
       hide_name === 0 && bits.includes(bit)
     );
     const bits = (connections.Q ?? connections.Y ?? []).length;
-    where ||= position(net?.[1].attributes ?? attributes) ||
-      position(attributes);
     found.push(
       `${kind} ${net?.[0] ?? name}${bits > 1 ? ` (${bits} bits)` : ""}${
         position(attributes)
@@ -180,12 +177,21 @@ function refuseState([module, { cells, netnames }]: [string, JsonModule]) {
     );
   }
   if (found.length === 0) return;
+  const hints = [
+    ["latch", "; a latch is often a case that leaves a variable unassigned"],
+    [
+      "register",
+      "; a register can be unrolled, or made an input and an output",
+    ],
+  ].flatMap(([kind, hint]) =>
+    found.some((text) => text.startsWith(kind)) ? [hint] : []
+  );
   throw new RangeError(
     `Cannot synthesise ${module} as the design must be combinational: it has ${
       found.slice(0, 5).join(", ")
-    }${
-      found.length > 5 ? ` and ${found.length - 5} more` : ""
-    }. A latch is often an if or case that leaves a variable unassigned; a register can be unrolled, or made an input and an output`,
+    }${found.length > 5 ? ` and ${found.length - 5} more` : ""}${
+      hints.join("")
+    }`,
   );
 }
 
@@ -269,9 +275,11 @@ const GATES: Record<
 
 /** Names of the bits of a port, right-hand bit first as in `bits`. */
 function bitNames(
-  name: string,
+  jsonName: string,
   { bits, offset = 0, upto = 0 }: JsonModule["ports"][string],
 ): string[] {
+  // Yosys leaves its own mark before names that start with $, a backslash or a digit
+  const name = jsonName.replace(/^\\(?=[$\\\d])/, "");
   const scalar = bits.length === 1 && offset === 0;
   return bits.map((_, i) =>
     scalar ? name : `${name}[${offset + (upto ? bits.length - 1 - i : i)}]`
@@ -462,6 +470,8 @@ export async function elaborate(
     `hierarchy -check ${top === undefined ? "-auto-top" : `-top ${top}`}`,
     "proc",
     "flatten",
+    // gives nets the names of the source, which `check` then prints
+    "opt_clean",
     "check",
     "tribuf",
     "setundef -zero",

@@ -24,7 +24,7 @@ export interface YosysResult {
 
 type Tree = { [name: string]: Tree | string | Uint8Array };
 
-/** What the result of a run, or the error it throws, holds. */
+/** What is used of the package. */
 interface YosysModule {
   runYosys(
     args: string[],
@@ -54,6 +54,7 @@ function splitMessages(log: string): string[] {
  *
  * @param script Commands.
  * @param files Input files by name.
+ * @param options.log Whether the messages hold all that Yosys says, warnings or not; false by default.
  * @returns Files that the script wrote, and its messages. A script that stops early gives what it
  *   had written, with `error`.
  *
@@ -67,6 +68,7 @@ function splitMessages(log: string): string[] {
 export async function runYosys(
   script: readonly string[],
   files: YosysFiles,
+  { log: verbose = false }: { log?: boolean } = {},
 ): Promise<YosysResult> {
   // loaded here, as the package is 34 MB of WebAssembly
   const yosys = await import("@yowasp/yosys") as unknown as YosysModule;
@@ -79,7 +81,7 @@ export async function runYosys(
   let failed = false;
   try {
     tree = await yosys.runYosys(
-      ["-Q", "-T", "-q", "-p", script.join("\n")],
+      ["-Q", "-T", ...(verbose ? [] : ["-q"]), "-p", script.join("\n")],
       { ...files },
       { stdout: write, stderr: write },
     );

@@ -271,14 +271,15 @@ class Reader {
     if (at >= this.source.length) {
       return { type: "end", text: "end of file", at, escaped: false };
     }
+    if (this.source.startsWith("/*", at)) {
+      this.fail("a comment is not closed", at);
+    }
     TOKEN.lastIndex = at;
     const match = TOKEN.exec(this.source);
     if (match === null) {
       const text = this.source.slice(at, at + 12).split(/\s/)[0];
       this.fail(
-        text.startsWith("/*")
-          ? "a comment is not closed"
-          : text.startsWith("(*")
+        text.startsWith("(*")
           ? "an attribute is not closed"
           : `structural Verilog has no ${JSON.stringify(text)}`,
         at,
@@ -673,7 +674,10 @@ class Reader {
     }
     targets.forEach((net, i) => {
       const { name } = this.nets[net];
-      const stem = this.direction.has(name) ? `${name}_g` : name;
+      // brackets belong to ports: tools that read names of cells stumble over them
+      const stem = this.direction.has(name)
+        ? `${name.replace(/\[(\d+)\]$/, "_$1")}_g`
+        : name;
       this.drive(net, this.lower(fitted[i], stem, at), at);
     });
   }
