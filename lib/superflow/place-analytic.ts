@@ -22,7 +22,12 @@
  */
 import { fold, type Key, uniform } from "../core/rng.ts";
 import { legalise } from "./place-legal.ts";
-import { type PlacementModel, rowOrders, totalCost } from "./place-model.ts";
+import {
+  type PlacementModel,
+  rowOrders,
+  totalCost,
+  violationSlope,
+} from "./place-model.ts";
 
 export interface AnalyticOptions {
   /** Steps of a full run. */
@@ -38,10 +43,10 @@ export interface AnalyticOptions {
 
 /** Our choice, tuned on c1908 and c880 of Super-EDA/AQFP-Benchmark. */
 const DEFAULTS = {
-  iterations: 1000,
-  density: [1e-5, 1],
-  gammaSteps: [20, 0.5],
-  momentum: 0.9,
+  iterations: 2000,
+  density: [1e-5, 2],
+  gammaSteps: [50, 0.5],
+  momentum: 0.95,
   starts: 4,
 } as const satisfies AnalyticOptions;
 
@@ -61,17 +66,22 @@ export function weightedAverageSlope(d: number, gamma: number): number {
   return t + u * (1 - t * t);
 }
 
-/** Adds the gradient of the wire terms to `gradient` and their curvature to `stiffness`. */
+/**
+ * Adds the gradient of the wire terms to `gradient` and their curvature to `stiffness`.
+ *
+ * @param length lambda_w, where it is to differ from the model's.
+ */
 export function addWireGradient(
   model: PlacementModel,
   x: Float64Array,
   gamma: number,
   gradient: Float64Array,
   stiffness: Float64Array,
+  length = model.weights.length,
 ): void {
   const { driver, sink, offset, maxSteps, wirePs } = model;
   const { skewSink, skewDriver, setup0, hold0 } = model;
-  const { timing, length } = model.weights;
+  const { timing } = model.weights;
   for (let e = 0; e < driver.length; e++) {
     const a = driver[e];
     const b = sink[e];
@@ -88,14 +98,19 @@ export function addWireGradient(
         wirePs * Math.abs(d);
       const setup = setup0[e] + late;
       const hold = hold0[e] - late;
-      // d/d late of max(0, -setup)^2 + max(0, -hold)^2
-      const push = 2 * timing * (Math.min(0, setup) - Math.min(0, hold));
-      if (push !== 0) {
-        const turn = wirePs * Math.sign(d);
+      const lateBy = Math.max(0, -setup);
+      const earlyBy = Math.max(0, -hold);
+      if (lateBy > 0 || earlyBy > 0) {
+        const push = timing *
+          (violationSlope(earlyBy) - violationSlope(lateBy));
         gradient[a] += push * skewDriver[e];
         gradient[b] += push * skewSink[e];
-        slope -= push * turn;
-        curvature += 2 * timing * 4 * wirePs * wirePs;
+        slope -= push * wirePs * Math.sign(d);
+        // Slope over size is the curvature of a parabola that lies above; both ends may move against
+        // each other, hence twice the square of the steepest slope.
+        const bend = violationSlope(lateBy + earlyBy) / (lateBy + earlyBy);
+        curvature += 2 * timing * bend *
+          (Math.abs(skewSink[e]) + wirePs) ** 2;
       }
     }
     gradient[a] -= slope;
@@ -206,6 +221,8 @@ export function descend(
       geometric(gammaSteps, f),
       gradient,
       stiffness,
+      // Wires may be long while the cells still pass through each other.
+      model.weights.length * Math.min(1, lambda),
     );
     for (let i = 0; i < n; i++) {
       velocity[i] = momentum * velocity[i] - gradient[i] / stiffness[i];

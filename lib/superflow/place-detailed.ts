@@ -1,7 +1,9 @@
 /**
- * Detailed placement, shared by all placers: small moves that never make the cost worse.
+ * Detailed placement, shared by all placers: small moves that lower the cost.
  *
- * A pass goes over the rows, up and then down, and does for each, with all other rows held:
+ * First, random exchanges at a low temperature (`place-annealing.ts`), about one grid step of wire, which
+ * let whole chains of buffers change places one by one. Then passes that never make the cost worse. A
+ * pass goes over the rows, up and then down, and does for each, with all other rows held:
  *
  * 1. exchanges: each cell with one near the place where its connections pull it;
  * 2. windows: every order of three neighbouring cells, within the space they have;
@@ -12,6 +14,8 @@
  * Cells of one row share no connection, so their costs add up. Costs are those of `place-model.ts`, hence
  * wire length, timing and maximum length are traded alike in all three.
  */
+import { type Key, key as keyOf } from "../core/rng.ts";
+import { anneal } from "./place-annealing.ts";
 import {
   cellCost,
   edgeCost,
@@ -22,6 +26,10 @@ import {
 import { assignPins } from "./place-pins.ts";
 
 export interface DetailedOptions {
+  /** For the random exchanges. */
+  key?: Key;
+  /** Random exchanges per cell and temperature; 0 for none. */
+  movesPerCell?: number;
   /** Passes at most; stops before when a pass gains less than `tolerance`. */
   passes?: number;
   /** Relative gain of a pass below which it is the last. */
@@ -226,6 +234,9 @@ export function shiftRow(
   }
 }
 
+/** Temperatures of the random exchanges, in grid steps, and how they fall. Our choice. */
+const WARMTH = { startSteps: 1, endSteps: 0.2, cooling: 0.9 };
+
 /**
  * Improves a legal placement; assigning pins changes the model's.
  *
@@ -236,15 +247,22 @@ export function placeDetailed(
   model: PlacementModel,
   start: Int32Array,
   {
+    key = keyOf(0),
+    movesPerCell = 30,
     passes = 20,
     tolerance = 1e-3,
     reachSteps = 16,
     pins = "assigned",
   }: DetailedOptions = {},
 ): Int32Array {
-  const x = start.slice();
-  const orders = rowOrders(model, x);
+  let x: Int32Array = start.slice();
   let cost = totalCost(model, x);
+  if (movesPerCell > 0) {
+    const annealed = anneal(model, x, key, { ...WARMTH, movesPerCell });
+    const annealedCost = totalCost(model, annealed);
+    if (annealedCost < cost) [x, cost] = [annealed, annealedCost];
+  }
+  const orders = rowOrders(model, x);
   const upAndDown = [...orders, ...orders.slice().reverse()];
   for (let pass = 0; pass < passes; pass++) {
     for (const order of upAndDown) {

@@ -10,7 +10,7 @@
  * | term | meaning | weight |
  * | --- | --- | --- |
  * | abs(dx_e) | wire length along the row, exact as every net has two pins | 1 |
- * | T_e = max(0, -setup)^2 + max(0, -hold)^2 | timing, ps^2 | lambda_t |
+ * | T_e = T(max(0, -setup)) + T(max(0, -hold)) | timing, ps^2; T(v) = v^2 up to a knee h, then its tangent | lambda_t |
  * | max(0, abs(dx_e) + dy_e - Lmax)^2 | maximum length, steps^2 | lambda_w |
  *
  * Scope: our reading of "wirelength, timing and routability together" (Xie et al., DATE 2024, arXiv
@@ -220,6 +220,23 @@ export function placementModel(
   };
 }
 
+/** h: violations beyond it weigh linearly, so that hopeless ones do not outweigh all wires. Our choice. */
+const KNEE_PS = 5;
+
+/**
+ * Cost of a violation of v >= 0 ps, in ps^2.
+ *
+ * T(v) = v^2 for v <= h, 2 h v - h^2 beyond
+ */
+export function violationCost(v: number): number {
+  return v <= KNEE_PS ? v * v : KNEE_PS * (2 * v - KNEE_PS);
+}
+
+/** dT/dv. */
+export function violationSlope(v: number): number {
+  return 2 * Math.min(v, KNEE_PS);
+}
+
 /**
  * Cost of connection e with its ends at given places: abs(dx) + lambda_t T_e + lambda_w overlength^2.
  */
@@ -240,8 +257,8 @@ export function edgeCost(
       model.wirePs * d;
     const setup = model.setup0[e] + late;
     const hold = model.hold0[e] - late;
-    if (setup < 0) cost += timing * setup * setup;
-    if (hold < 0) cost += timing * hold * hold;
+    if (setup < 0) cost += timing * violationCost(-setup);
+    if (hold < 0) cost += timing * violationCost(-hold);
   }
   return cost;
 }

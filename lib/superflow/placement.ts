@@ -8,7 +8,7 @@
  * | method | global placement |
  * | --- | --- |
  * | superflow | wire length, timing, maximum length, density with true widths (`place-analytic.ts`) |
- * | taas | the same without maximum length, all cells as wide as the widest: our TAAS-like |
+ * | taas | the same from one start, without maximum length; all cells as wide as the widest, wires between their centres: our TAAS-like |
  * | gordian | squared wire length, fixed ports, recursive bipartition: our GORDIAN-like |
  * | barycentre, median | sweeps over the rows (Sugiyama) |
  * | annealing | simulated annealing from a random placement |
@@ -116,7 +116,8 @@ function placeGlobally(
 }
 
 /**
- * Analytic placement as if all cells were as wide as the widest, without maximum length.
+ * Analytic placement as if all cells were as wide as the widest, with pins at their centres, without
+ * maximum length.
  *
  * Cells keep their centres: left edge = uniform left edge + (widest - width) / 2.
  */
@@ -125,7 +126,7 @@ function placeUniform(
   key: Key,
   options: AnalyticOptions | undefined,
 ): Float64Array {
-  const { width, offset, driver, sink, rows } = model;
+  const { width, offset, rows } = model;
   const widest = width.reduce((a, b) => Math.max(a, b), 0);
   const most = rows.reduce((a, { length }) => Math.max(a, length), 0);
   const widthSteps = Math.max(model.widthSteps, most * widest);
@@ -135,12 +136,10 @@ function placeUniform(
       weights: { ...model.weights, length: 0 },
       width: new Int32Array(width.length).fill(widest),
       widthSteps,
-      offset: offset.map((steps, e) =>
-        steps + (width[driver[e]] - width[sink[e]]) / 2
-      ),
+      offset: new Float64Array(offset.length),
     },
     key,
-    options,
+    { starts: 1, ...options },
   );
   // Back to the chip: centres shrink with its width.
   return x.map((at, c) =>
@@ -170,7 +169,7 @@ export function place(
   const model = modelOf(netlist, options);
   const legal = legalise(model, placeGlobally(model, method, key, options));
   if (!detailed) return { ...netlist, x: legal };
-  return finish(model, legal, options.detail);
+  return finish(model, legal, { key: fold(key, "detail"), ...options.detail });
 }
 
 /** Detailed placement, with the pins it assigned. */
@@ -204,9 +203,9 @@ export function modelOf(
     library = DEFAULT_LIBRARY,
     clock = DEFAULT_CLOCK,
     maxWireUm = MAX_WIRE_UM,
-    utilisation = 0.95,
-    timingWeight = 0.05,
-    lengthWeight = 1,
+    utilisation = 1,
+    timingWeight = 0.1,
+    lengthWeight = 0.05,
   }: PlaceOptions = {},
 ): PlacementModel {
   checkClock(clock);
