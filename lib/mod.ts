@@ -10,6 +10,7 @@
 
 // Papers
 export * as rora from "./rora/mod.ts";
+export * as superflow from "./superflow/mod.ts";
 
 // Models and training
 export * as datasets from "./core/datasets.ts";
@@ -20,10 +21,15 @@ export * as rng from "./core/rng.ts";
 export * as tensor from "./core/tensor.ts";
 export * as tokenizer from "./core/tokenizer.ts";
 
+// Circuits
+export * as aqfp from "./core/aqfp.ts";
+
 // Formats
+export * as gds from "./core/formats/gds.ts";
 export * as huggingface from "./core/formats/huggingface.ts";
 export * as peft from "./core/formats/peft.ts";
 export * as safetensors from "./core/formats/safetensors.ts";
+export * as verilog from "./core/formats/verilog.ts";
 
 // Experiments and results
 export * as claims from "./core/claims.ts";

@@ -71,6 +71,8 @@ export interface Claim {
   label: "read";
   /** Null for what is not measured. */
   rule: Rule | null;
+  /** What a measurement needs besides this project; on a machine without it there may be none. */
+  needs?: string;
 }
 
 export interface ClaimsFile {
@@ -406,7 +408,8 @@ function judgeTrend(claim: Claim, margin: number, m: Measurement): Verdict {
 /**
  * The verdict on a claim, from the measurements of a result set; `null` means there is no set.
  *
- * A measured claim without its measurement is an error, never a pass.
+ * A measured claim without its measurement is an error, never a pass; unless it needs what this
+ * machine may lack, which makes it "not run".
  */
 export function judge(
   claim: Claim,
@@ -423,10 +426,13 @@ export function judge(
   if (measurements === null) {
     return { verdict: "not run", sentence: "no recorded full run" };
   }
-  const measurement = checkMeasurement(
-    claim,
-    Object.hasOwn(measurements, claim.id) ? measurements[claim.id] : undefined,
-  );
+  const given = Object.hasOwn(measurements, claim.id)
+    ? measurements[claim.id]
+    : undefined;
+  if (given === undefined && claim.needs !== undefined) {
+    return { verdict: "not run", sentence: `needs ${claim.needs}` };
+  }
+  const measurement = checkMeasurement(claim, given);
   const { verdict, sentence } = judgeByRule(claim, claim.rule!, measurement);
   const { note } = measurement;
   return {

@@ -10,6 +10,7 @@ type Load = () => Promise<{ default: Experiment }>;
 export const experiments: Record<string, Load> = {
   base: () => import("./base.ts"),
   rora: () => import("./rora.ts"),
+  superflow: () => import("./superflow.ts"),
 };
 
 /** Experiments that make what others start from; they run only when they are named. */

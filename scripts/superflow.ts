@@ -1,0 +1,220 @@
+/**
+ * From a design's source to a checked layout of an AQFP chip.
+ *
+ *   deno run -A scripts/superflow.ts design.v -o out/
+ *   node --import tsx scripts/superflow.ts design.v -o out/ --placer annealing --seed 2
+ *
+ * Writes into the folder, all at once when everything has been verified: <name>.gds, the netlist as
+ * Verilog with models of its cells (<name>.aqfp.v), the placement (<name>.placement.json), a picture
+ * (<name>.svg) and the report (<name>.json).
+ */
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import process from "node:process";
+import { Command, Option } from "commander";
+import { SingleBar } from "cli-progress";
+import { DEFAULT_LIBRARY } from "../lib/core/aqfp.ts";
+import { cellModels, writeVerilog } from "../lib/core/formats/verilog.ts";
+import { key } from "../lib/core/rng.ts";
+import { writeAtomic } from "../lib/core/runs.ts";
+import { checkClock, DEFAULT_CLOCK } from "../lib/superflow/clock.ts";
+import { placementFile, readLibrary } from "../lib/superflow/files.ts";
+import {
+  type FlowReport,
+  type FlowResult,
+  type Stage,
+  STAGES,
+  superflow,
+} from "../lib/superflow/flow.ts";
+import {
+  PLACEMENT_METHODS,
+  type PlacementMethod,
+} from "../lib/superflow/placement.ts";
+import type { Router } from "../lib/superflow/routing.ts";
+import type { SourceFormat } from "../lib/superflow/synthesis.ts";
+import { chipSvg } from "../lib/superflow/view.ts";
+import { main, positiveInteger, textTable } from "./cli.ts";
+
+interface Options {
+  out: string;
+  top?: string;
+  format?: SourceFormat;
+  library?: string;
+  clock?: string;
+  placer: PlacementMethod;
+  router: Router;
+  stopAfter: Stage;
+  keepBalanced: boolean;
+  maxWire?: string;
+  seed: string;
+}
+
+/** Parsed JSON of a file. */
+function readJson(path: string): unknown {
+  if (!existsSync(path)) {
+    throw new RangeError(`Cannot read ${path} as there is no such file`);
+  }
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch (error) {
+    throw new SyntaxError(
+      `Cannot read ${path} as it is not JSON: ${(error as Error).message}`,
+    );
+  }
+}
+
+/** What the flow leaves on disk, by file name. */
+function filesOf(
+  { levelled, netlist, placed, routed, gds, report }: FlowResult,
+  library: typeof DEFAULT_LIBRARY,
+): Record<string, string | Uint8Array> {
+  const name = report.design.replace(/[^\w.-]/g, "_");
+  const last = placed ?? levelled ?? netlist;
+  const json = (value: unknown) => JSON.stringify(value, null, 1) + "\n";
+  return {
+    [`${name}.aqfp.v`]: `${writeVerilog(last)}\n${cellModels(last)}`,
+    ...(placed && {
+      [`${name}.placement.json`]: json(placementFile(placed, library)),
+    }),
+    ...(gds && { [`${name}.gds`]: gds }),
+    ...(routed && { [`${name}.svg`]: chipSvg(routed) }),
+    [`${name}.json`]: json(report),
+  };
+}
+
+/** The report as a table for the terminal. */
+function summary(report: FlowReport): string {
+  const { synthesis, legalisation, placement, routing, seconds } = report;
+  const took = (stage: Stage) => `${(seconds[stage] ?? 0).toFixed(1)} s`;
+  const um = (x: number) => `${Math.round(x).toLocaleString("en")} um`;
+  const rows = [[
+    "synthesis",
+    took("synthesis"),
+    `${synthesis.gates} gates, ${synthesis.depth} deep`,
+  ]];
+  if (legalisation) {
+    rows.push([
+      "legalisation",
+      took("legalisation"),
+      `${legalisation.buffersAndSplitters} buffers and splitters, ${legalisation.jj} JJ, ${legalisation.depth} phases, ${legalisation.wavesInFlight} waves in flight`,
+    ]);
+  }
+  if (placement) {
+    rows.push([
+      "placement",
+      took("placement"),
+      `${um(placement.hpwlUm)} along the rows, longest ${
+        um(placement.longestNetUm)
+      }, worst slack ${
+        placement.worstSlackPs.toFixed(1)
+      } ps (clock ${report.clock.name}: ${report.clock.note}), ${placement.bufferRows} buffer rows added`,
+    ]);
+  }
+  if (routing) {
+    rows.push([
+      "routing",
+      took("routing"),
+      `${routing.tracks} tracks (at least ${routing.tracksLowerBound}), ${routing.vias} vias, ${
+        um(routing.wirelengthUm)
+      } of wire, ${
+        routing.areaMm2.toFixed(2)
+      } mm2; no design rule violation, layout equal to netlist, equivalent to the source`,
+    ]);
+  }
+  return textTable(rows);
+}
+
+async function run(path: string, options: Options): Promise<void> {
+  const library = options.library === undefined
+    ? DEFAULT_LIBRARY
+    : readLibrary(readJson(options.library));
+  const clock = { ...DEFAULT_CLOCK };
+  if (options.clock !== undefined) {
+    Object.assign(clock, readJson(options.clock));
+    checkClock(clock);
+  }
+  const maxWireUm = options.maxWire === undefined
+    ? undefined
+    : positiveInteger("--max-wire")(options.maxWire);
+  const bar = new SingleBar({
+    format: "{bar} {stage}",
+    noTTYOutput: false,
+    hideCursor: true,
+  });
+  if (process.stderr.isTTY) bar.start(STAGES.length, 0, { stage: "" });
+  let result: FlowResult;
+  try {
+    result = await superflow({
+      path,
+      top: options.top,
+      format: options.format,
+    }, {
+      library,
+      clock,
+      key: key(positiveInteger("--seed")(options.seed)),
+      stopAfter: options.stopAfter,
+      keepBalanced: options.keepBalanced,
+      placement: {
+        method: options.placer,
+        ...(maxWireUm !== undefined && { maxWireUm }),
+      },
+      routing: { router: options.router },
+      seconds: () => performance.now() / 1000,
+      onProgress: (stage, fraction) =>
+        bar.update(STAGES.indexOf(stage) + fraction, { stage }),
+    });
+  } finally {
+    bar.stop();
+  }
+  const files = filesOf(result, library);
+  mkdirSync(options.out, { recursive: true });
+  for (const [name, content] of Object.entries(files)) {
+    writeAtomic(join(options.out, name), content);
+  }
+  console.log(summary(result.report));
+  const warnings = result.report.checks.filter((text) =>
+    text.startsWith("warning")
+  );
+  for (const warning of warnings) console.error(warning);
+  console.log(`Written to ${options.out}: ${Object.keys(files).join(", ")}`);
+}
+
+const program = new Command("superflow")
+  .description("synthesise, place and route an AQFP circuit, and verify it")
+  .argument("<design>", "Verilog RTL or netlist (.v), BLIF or AIGER file")
+  .requiredOption("-o, --out <folder>", "where to write")
+  .option("--top <module>", "top module")
+  .addOption(
+    new Option("--format <name>", "format of the source").choices([
+      "verilog",
+      "blif",
+      "aiger",
+      "netlist",
+    ]),
+  )
+  .option("--library <file>", "cell library as JSON")
+  .option("--clock <file>", "numbers of the clock model to replace, as JSON")
+  .addOption(
+    new Option("--placer <method>", "placement method")
+      .choices([...PLACEMENT_METHODS]).default("superflow"),
+  )
+  .addOption(
+    new Option("--router <name>", "router").choices([
+      "negotiated",
+      "left-edge",
+    ]).default("negotiated"),
+  )
+  .addOption(
+    new Option("--stop-after <stage>", "last stage").choices([...STAGES])
+      .default("routing"),
+  )
+  .option(
+    "--keep-balanced",
+    "keep the buffers and splitters of a balanced netlist",
+    false,
+  )
+  .option("--max-wire <um>", "longest net allowed (um)")
+  .option("--seed <n>", "seed", "1")
+  .action((path: string, options: Options) => main(() => run(path, options)));
+
+await program.parseAsync();
