@@ -306,6 +306,50 @@ test("width: a thin wire, and wires that join over less than a width", () => {
   );
 });
 
+/** A polygon of a wiring layer, given in um. */
+const polygon = (layer: number, ...xy: number[]): GdsElement => ({
+  type: "boundary",
+  layer,
+  datatype: 0,
+  xy: Int32Array.from(xy, (um) => um * 1000),
+});
+
+test("polygons: clean if all their limbs are wide and on the grid, found if one is not", () => {
+  // A bend of two limbs, as another tool would merge two of our wires.
+  const bend = (thick: number, at = 0) =>
+    changed((_, top) => {
+      const [x, y] = [298 + at, 128];
+      top.push(polygon(
+        vertical,
+        ...[x, y, x + 44, y, x + 44, y + thick, x + 4, y + thick],
+        ...[x + 4, y + 44, x, y + 44, x, y],
+      ));
+    });
+  assert.equal(checkDesignRules(bend(4), library), []);
+  broken(bend(2), "width", /4 um wide or more, not 2 um/);
+  broken(bend(4, 3), "grid", /the middle of a vertical wire/);
+  // Turned by a reference the limbs keep their widths.
+  const turned = (thick: number) =>
+    changed((gds, top) => {
+      gds.structures.unshift({
+        name: "bend",
+        elements: [polygon(
+          horizontal,
+          ...[-2, -2, 42, -2, 42, -2 + thick, 2, -2 + thick, 2, 42, -2, 42],
+          ...[-2, -2],
+        )],
+      });
+      top.push({
+        type: "sref",
+        structure: "bend",
+        angle: 90,
+        xy: Int32Array.of(400_000, 200_000),
+      });
+    });
+  assert.equal(checkDesignRules(turned(4), library), []);
+  broken(turned(3), "width", /4 um wide or more, not 3 um/);
+});
+
 test("spacing: wires too near, corner to corner, notches", () => {
   const near = changed((_, top) => {
     top.push(box(vertical, 300, 40, 304, 60), box(vertical, 307, 40, 311, 60));

@@ -188,19 +188,32 @@ class Checker {
     const rects = this.shapes[layer];
     const index = this.indices[layer];
     const what = `${layer} wire`;
+    const checkWidth = (a: Rect) => {
+      const width = a.part?.widthUm ?? Math.min(a.x1 - a.x0, a.y1 - a.y0);
+      if (width >= wireWidthUm - EPSILON) return;
+      // What lies within a shape that is wide enough does not matter.
+      const inner = index.search(a.x0, a.y0, a.x1, a.y1, (k) => {
+        const b = rects[k];
+        return b.x0 <= a.x0 && b.y0 <= a.y0 && b.x1 >= a.x1 && b.y1 >= a.y1 &&
+          b.part === undefined &&
+          Math.min(b.x1 - b.x0, b.y1 - b.y0) >= wireWidthUm - EPSILON;
+      });
+      if (inner.length > 0) return;
+      this.add(
+        "width",
+        `a wire must be ${text(wireWidthUm)} um wide or more, not ${
+          text(width)
+        } um`,
+        (a.x0 + a.x1) / 2,
+        (a.y0 + a.y1) / 2,
+        [this.describe(a, what)],
+      );
+    };
+    for (const { layer: of, rect } of this.shapes.columns) {
+      if (of === layer) checkWidth(rect);
+    }
     rects.forEach((a, i) => {
-      const width = Math.min(a.x1 - a.x0, a.y1 - a.y0);
-      if (width < wireWidthUm - EPSILON && !a.part) {
-        this.add(
-          "width",
-          `a wire must be ${text(wireWidthUm)} um wide or more, not ${
-            text(width)
-          } um`,
-          (a.x0 + a.x1) / 2,
-          (a.y0 + a.y1) / 2,
-          [this.describe(a, what)],
-        );
-      }
+      checkWidth(a);
       const s = wireSpacingUm;
       index.search(a.x0 - s, a.y0 - s, a.x1 + s, a.y1 + s, (j) => {
         if (j > i) this.pair(what, index, rects, a, rects[j]);
@@ -421,7 +434,13 @@ class Checker {
         // A wire's middle line: half a width from each of its sides and ends.
         const half = Math.min(rect.x1 - rect.x0, rect.y1 - rect.y0) / 2;
         const ends = [rect.x0 + half, rect.x1 - half, rect.y0 + half];
-        if (!rect.part && [...ends, rect.y1 - half].some(off)) {
+        // Of a polygon's parts only the sides are known, half a width from some middle line.
+        const width = this.library.rules.wireWidthUm / 2;
+        const sides = [rect.x0, rect.y0, rect.x1, rect.y1];
+        const beside = rect.part === undefined
+          ? [...ends, rect.y1 - half].some(off)
+          : sides.some((x) => off(x - width) && off(x + width));
+        if (beside) {
           const what = `${layer} wire`;
           this.add(
             "grid",

@@ -369,8 +369,8 @@ export interface Rect {
   x1: number;
   y1: number;
   instance: number;
-  /** One of several that make a polygon or bent path. */
-  part?: boolean;
+  /** One of several that make a polygon: only the width given is one of the polygon's. */
+  part?: { widthUm: number };
 }
 
 /** A cell of the layout: a reference to a structure that has an outline or a cell's name. */
@@ -402,6 +402,8 @@ export interface LayoutShapes {
   vertical: Rect[];
   via: Rect[];
   pin: Rect[];
+  /** Polygons cut the other way, from side to side: their heights, too, are widths of wires. */
+  columns: { layer: "horizontal" | "vertical"; rect: Rect }[];
   texts: LayoutText[];
   /** Shapes on the layers above that are no union of rectangles. */
   angled: { what: string; xUm: number; yUm: number }[];
@@ -529,6 +531,7 @@ export function readLayout(
     vertical: [],
     via: [],
     pin: [],
+    columns: [],
     texts: [],
     angled: [],
   };
@@ -572,17 +575,24 @@ export function readLayout(
       });
       return;
     }
-    for (const [x0, y0, x1, y1] of rectangles) {
+    const polygon = element.type === "boundary" && rectangles.length > 1;
+    const placed = (
+      [x0, y0, x1, y1]: [number, number, number, number],
+      width: number,
+    ): Rect => {
       const [xa, ya] = placePoint(placement, x0, y0);
       const [xb, yb] = placePoint(placement, x1, y1);
-      const rect: Rect = {
+      return {
         x0: um(Math.min(xa, xb)),
         y0: um(Math.min(ya, yb)),
         x1: um(Math.max(xa, xb)),
         y1: um(Math.max(ya, yb)),
         instance,
-        ...(rectangles.length > 1 ? { part: true } : {}),
+        ...(polygon ? { part: { widthUm: um(width) } } : {}),
       };
+    };
+    for (const corners of rectangles) {
+      const rect = placed(corners, corners[2] - corners[0]);
       if (list !== undefined) list.push(rect);
       else {
         const whole = shapes.instances[instance].outline;
@@ -591,6 +601,17 @@ export function readLayout(
         whole.x1 = Math.max(whole.x1, rect.x1);
         whole.y1 = Math.max(whole.y1, rect.y1);
       }
+    }
+    const layer = list === shapes.horizontal
+      ? "horizontal"
+      : list === shapes.vertical
+      ? "vertical"
+      : undefined;
+    if (!polygon || layer === undefined) return;
+    const turned = element.xy.map((_, i, xy) => xy[i ^ 1]);
+    for (const [y0, x0, y1, x1] of rectanglesOf(turned) ?? []) {
+      const rect = placed([x0, y0, x1, y1], y1 - y0);
+      shapes.columns.push({ layer, rect });
     }
   }, {
     enter: (structure, placement) => {
