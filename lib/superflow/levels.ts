@@ -308,52 +308,61 @@ function treeDistances(problem: LevelProblem, levels: Int32Array): Int32Array {
   return distances;
 }
 
-/** The linear program in the text format of CPLEX; variables x (levels) and m (farthest sinks). */
-function programText(problem: LevelProblem, levels: Int32Array): string {
-  const { size, fixed, lowest, sinkStart, sinks } = problem;
-  const distances = treeDistances(problem, levels);
-  const weights = new Map<string, number>();
-  const rows: string[] = [];
-  const weigh = (name: string, weight: number) =>
-    weights.set(name, (weights.get(name) ?? 0) + weight);
-  /** a - b >= gap; fixed levels go to the right-hand side. */
-  const apart = (a: string, fixedA: number, v: number, gap: number) => {
-    if (fixed[v] && a !== "") rows.push(`${a} >= ${gap + levels[v]}`);
-    else if (!fixed[v]) {
-      rows.push(`${a} - x${v} >= ${gap - (a === "" ? fixedA : 0)}`);
-    }
-  };
+/**
+ * The linear program. Column v is the level of node v, column size + v the farthest sink of v; each row
+ * says that one column exceeds another by a gap.
+ */
+function linearProgram(problem: LevelProblem, levels: Int32Array) {
+  const { size, fixed, lowest, depth, sinkStart, sinks } = problem;
+  const rows: number[] = []; // columns in pairs: the greater, the lesser
+  const cost = new Float64Array(2 * size);
   for (let v = 0; v < size; v++) {
     const [a, b] = [sinkStart[v], sinkStart[v + 1]];
     if (a === b) continue;
-    if (!fixed[v]) weigh(`x${v}`, -1);
-    if (b - a > 1) weigh(`m${v}`, 1);
-    else if (!fixed[sinks[a]]) weigh(`x${sinks[a]}`, 1);
-    for (let i = a; i < b; i++) {
-      const w = sinks[i];
-      apart(fixed[w] ? "" : `x${w}`, levels[w], v, distances[i]);
-      if (b - a > 1) apart(`m${v}`, 0, w, 0);
+    cost[v] -= 1;
+    cost[b - a > 1 ? size + v : sinks[a]] += 1;
+    for (let i = a; i < b; i++) rows.push(sinks[i], v);
+    if (b - a > 1) {
+      for (let i = a; i < b; i++) rows.push(size + v, sinks[i]);
     }
   }
-  const terms = [...weights].filter(([, weight]) => weight !== 0).map((
-    [name, weight],
-  ) => `${weight < 0 ? "-" : "+"} ${Math.abs(weight)} ${name}`);
-  const bounds: string[] = [];
+  const numRows = rows.length / 2;
+  return {
+    numCols: 2 * size,
+    numRows,
+    colCost: cost,
+    colLower: Float64Array.from(
+      cost,
+      (_, i) => i >= size ? 0 : fixed[i] ? levels[i] : lowest[i],
+    ),
+    colUpper: Float64Array.from(
+      cost,
+      (_, i) => i < size && fixed[i] ? levels[i] : depth + 1,
+    ),
+    rowLower: rowGaps(problem, levels),
+    rowUpper: new Float64Array(numRows).fill(Infinity),
+    matrix: {
+      format: "csr" as const,
+      numRows,
+      numCols: 2 * size,
+      starts: Int32Array.from({ length: numRows + 1 }, (_, i) => 2 * i),
+      indices: Int32Array.from(rows),
+      values: Float64Array.from(rows, (_, i) => i % 2 === 0 ? 1 : -1),
+    },
+  };
+}
+
+/** Gap of each row: a tree's distances, then 0 for the rows of its farthest sink. */
+function rowGaps(problem: LevelProblem, levels: Int32Array): Float64Array {
+  const { size, sinkStart } = problem;
+  const distances = treeDistances(problem, levels);
+  const gaps: number[] = [];
   for (let v = 0; v < size; v++) {
-    if (!fixed[v]) {
-      bounds.push(`${lowest[v]} <= x${v} <= ${problem.depth + 1}`);
-    }
+    const [a, b] = [sinkStart[v], sinkStart[v + 1]];
+    for (let i = a; i < b; i++) gaps.push(distances[i]);
+    if (b - a > 1) { for (let i = a; i < b; i++) gaps.push(0); }
   }
-  return [
-    "Minimize",
-    ` obj: ${terms.join("\n  ")}`,
-    "Subject To",
-    ...rows.map((row, i) => ` r${i}: ${row}`),
-    "Bounds",
-    ...bounds.map((bound) => ` ${bound}`),
-    "End",
-    "",
-  ].join("\n");
+  return Float64Array.from(gaps);
 }
 
 /** The solver, loaded when first needed. Every solution starts afresh, so they do not depend on each other. */
@@ -382,32 +391,40 @@ export async function lpLevels(
     (module.default as unknown as () => Promise<Highs>)()
   );
   const highs = await solver;
-  let best = start.slice();
-  let fewest = totalCells(problem, start);
-  let levels = best;
-  for (let round = 0; round < rounds; round++) {
-    const { Status, Columns } = highs.solve(programText(problem, levels), {});
-    if (Status !== "Optimal") {
-      throw new Error(
-        `Cannot choose levels by the linear program as HiGHS must find an optimum: status ${Status}`,
-      );
+  return highs.withModel(linearProgram(problem, start), (model) => {
+    model.options.set({ output_flag: false });
+    let best = start.slice();
+    let fewest = totalCells(problem, start);
+    let levels = best;
+    for (let round = 0; round < rounds; round++) {
+      if (round > 0) {
+        const gaps = rowGaps(problem, levels);
+        model.changeRowsBounds(
+          { kind: "range", from: 0, to: gaps.length - 1 },
+          gaps,
+          new Float64Array(gaps.length).fill(Infinity),
+        );
+      }
+      model.run();
+      const status = model.getModelStatus();
+      if (status !== highs.constants.modelStatus.optimal) {
+        throw new Error(
+          `Cannot choose levels by the linear program as HiGHS must find an optimum: status ${status}`,
+        );
+      }
+      const { colValue } = model.getSolution();
+      levels = levels.map((_, v) => Math.round(colValue[v]));
+      const total = totalCells(problem, levels);
+      if (total === INFEASIBLE) {
+        throw new Error(
+          "Cannot choose levels by the linear program as its solution must keep the trees feasible",
+        );
+      }
+      if (round > 0 && total >= fewest) break;
+      if (total < fewest) [best, fewest] = [levels, total];
     }
-    levels = levels.map((level, v) => {
-      const column = Columns[`x${v}`];
-      return column === undefined || !("Primal" in column)
-        ? level
-        : Math.round(column.Primal);
-    });
-    const total = totalCells(problem, levels);
-    if (total === INFEASIBLE) {
-      throw new Error(
-        "Cannot choose levels by the linear program as its solution must keep the trees feasible",
-      );
-    }
-    if (round > 0 && total >= fewest) break;
-    if (total < fewest) [best, fewest] = [levels, total];
-  }
-  return best;
+    return best;
+  });
 }
 
 // Improvement -------------------------------------------------------------------------------------
@@ -663,7 +680,7 @@ export interface ImproveOptions {
   runs?: number;
   /** Moves tried in each run. Default 5000 per node that can move, at most 300 000 or 50 per node, ours. */
   moves?: number;
-  /** Temperature, in cells, at the start of a run. Default 0.8, ours. */
+  /** Temperature, in cells, at the start of a run. Default 0.8; 0.3 below 300 moves per node, ours. */
   hot?: number;
   /** Temperature at its end. Default 0.15, ours. */
   cold?: number;
@@ -696,7 +713,7 @@ export function improveLevels(
   problem: LevelProblem,
   start: Int32Array,
   key: Key,
-  { runs = 4, moves, hot = 0.8, cold = 0.15 }: ImproveOptions = {},
+  { runs = 4, moves, hot, cold = 0.15 }: ImproveOptions = {},
 ): Int32Array {
   const movable: number[] = [];
   for (let v = 0; v < problem.size; v++) if (!problem.fixed[v]) movable.push(v);
@@ -707,7 +724,7 @@ export function improveLevels(
   for (let run = 0; run < runs; run++) {
     best = anneal(problem, best, movable, stream(fold(key, run)), {
       tries,
-      hot,
+      hot: hot ?? (tries >= 300 * n ? 0.8 : 0.3),
       cold,
     });
   }
