@@ -32,6 +32,15 @@ import {
   portNames,
 } from "./mig.ts";
 import { checkNetlist, type Netlist, ports } from "./netlist.ts";
+import { rewrite } from "./rewrite.ts";
+import {
+  alapLevels,
+  asapLevels,
+  INFEASIBLE,
+  levelProblem,
+  totalCells,
+} from "./levels.ts";
+import { JJ_COUNT } from "../core/aqfp.ts";
 
 /** How cones are chosen. */
 export type Cover = "gates" | "first-fit" | "flow" | "exact";
@@ -45,7 +54,7 @@ export interface MappingOptions {
   cover?: Cover;
   /** The 40 functions of one gate (the paper's), or all 256, by up to four gates (default, ours). */
   functions?: "primary" | "all";
-  /** Levels above the shortest depth that may be spent to save gates; 0 by default. */
+  /** Levels above the shortest depth that may be spent to save gates; several are tried by default. */
   slack?: number;
   /** Covers at most so often; 8 by default, our choice. */
   rounds?: number;
@@ -615,7 +624,7 @@ function rebuild(
   outputs: readonly number[],
   chosen: Choice,
   table: Structure[][],
-): { mig: Mig; outputs: number[] } {
+): Graph {
   const result = new Mig();
   const literals: number[] = new Array(mig.size).fill(0);
   for (const node of mig.inputs) literals[node] = result.input();
@@ -669,20 +678,170 @@ function rebuild(
 // ---------------------------------------------------------------------------------------------
 // The whole
 
+/** A graph with its outputs. */
+interface Graph {
+  mig: Mig;
+  outputs: number[];
+}
+
 /** Gates that the outputs need, and levels from inputs to outputs, fan-out not counted. */
-function measure(mig: Mig, outputs: readonly number[]) {
+function measure({ mig, outputs }: Graph): { gates: number; depth: number } {
   const depths = mig.depths();
   return {
     gates: mig.cone(outputs).filter((node) => mig.isGate(node)).length,
     depth: outputs.reduce(
-      (d, literal) => Math.max(d, depths[nodeOf(literal)]),
+      (depth, literal) => Math.max(depth, depths[nodeOf(literal)]),
       0,
     ),
   };
 }
 
+/**
+ * Junctions (JJ) of the graph as a circuit: gates, and buffers and splitters at the earliest or the latest
+ * levels, whichever is less. Better levels are found later, but seldom change which graph is cheaper.
+ */
+function estimatedJj({ mig, outputs }: Graph): number {
+  const nodes = mig.cone(outputs);
+  const place = new Map(nodes.map((node, i) => [node, i]));
+  const sinks: number[][] = nodes.map(() => []);
+  const inputs: number[] = [];
+  let gates = 0;
+  nodes.forEach((node, i) => {
+    if (!mig.isGate(node)) {
+      inputs.push(i);
+      return;
+    }
+    gates++;
+    for (const literal of mig.fanins.slice(3 * node, 3 * node + 3)) {
+      if (literal > 1) sinks[place.get(nodeOf(literal))!].push(i);
+    }
+  });
+  const ends: number[] = [];
+  for (const literal of outputs) {
+    if (literal < 2) continue;
+    ends.push(sinks.length);
+    sinks[place.get(nodeOf(literal))!].push(sinks.length);
+    sinks.push([]);
+  }
+  const problem = levelProblem({
+    sinks,
+    order: sinks.map((_, i) => i),
+    inputs,
+    outputs: ends,
+    capacity: 4,
+    balanceInputs: true,
+    balanceOutputs: true,
+  });
+  const cells = [alapLevels(problem), asapLevels(problem)].map((levels) =>
+    totalCells(problem, levels)
+  ).filter((count) => count !== INFEASIBLE);
+  return JJ_COUNT.maj * gates + JJ_COUNT.buffer * Math.min(...cells);
+}
+
+/**
+ * Junctions (JJ) that a netlist of gates will cost with buffers and splitters, from simple choices of
+ * levels: an upper estimate that ranks netlists.
+ */
+export function estimateJunctions(netlist: Netlist): number {
+  const mig = new Mig();
+  const inputs = ports(netlist, "input").map(() => mig.input());
+  const literals = mig.add(netlist, inputs);
+  const outputs = ports(netlist, "output").map((i) => literals[i]);
+  return estimatedJj({ mig, outputs });
+}
+
 /** Seconds that the integer program may take, our choice. */
 const EXACT_SECONDS = 20;
+/** Slacks tried where none is given, our choice. */
+const SLACKS = [0, 1, 2, 4, 8];
+/** Nodes from which only one slack is tried and no graph is judged by its junctions, our choice. */
+const LARGE = 20_000;
+
+/** Covers until nothing is gained, then rewriting at the depth that was reached; reports every graph. */
+function* descend(
+  start: Graph,
+  table: Structure[][],
+  slack: number,
+  rounds: number,
+): Generator<Graph> {
+  let graph = start;
+  let best = measure(graph);
+  for (let round = 0; round < rounds; round++) {
+    const { mig, outputs } = graph;
+    const matches = matchesOf(enumerateCuts(mig), table);
+    const chosen = flowCover(mig, outputs, matches, round === 0 ? slack : 0);
+    const next = rebuild(mig, outputs, chosen, table);
+    const { gates, depth } = measure(next);
+    if (round > 0 && gates >= best.gates && depth >= best.depth) break;
+    best = { gates, depth };
+    graph = next;
+    yield graph;
+  }
+  yield* rewriteOften(graph, table, best.depth, rounds);
+}
+
+/** Rewriting in turns: what loses gates, then a step sideways. */
+function* rewriteOften(
+  start: Graph,
+  table: Structure[][],
+  depth: number,
+  rounds: number,
+): Generator<Graph> {
+  let graph = start;
+  let { gates } = measure(graph);
+  for (let pass = 0, idle = 0; pass < 4 * rounds && idle < 4; pass++) {
+    const next = rewrite(graph.mig, graph.outputs, table, {
+      depth,
+      sideways: pass % 2 === 1,
+    });
+    const measured = measure(next);
+    if (measured.depth > depth || measured.gates > gates) return;
+    idle = measured.gates < gates ? 0 : idle + 1;
+    gates = measured.gates;
+    graph = next;
+    yield graph;
+  }
+}
+
+/** The cheapest graph that covers and rewriting lead to, from several starts. */
+function cheapest(
+  start: Graph,
+  table: Structure[][],
+  slack: number | undefined,
+  rounds: number,
+): Graph {
+  if (start.mig.size > LARGE) {
+    let last = start;
+    for (const graph of descend(start, table, slack ?? 0, rounds)) last = graph;
+    return last;
+  }
+  let best = start;
+  let bestJj = estimatedJj(start);
+  const take = (graphs: Iterable<Graph>): Graph => {
+    let last = start;
+    for (const graph of graphs) {
+      const jj = estimatedJj(graph);
+      if (jj < bestJj) best = graph, bestJj = jj;
+      last = graph;
+    }
+    return last;
+  };
+  const rewritten = take(
+    rewriteOften(start, table, measure(start).depth, rounds),
+  );
+  for (const from of [start, rewritten]) {
+    for (const s of slack === undefined ? SLACKS : [slack]) {
+      take(descend(from, table, s, rounds));
+    }
+  }
+  // from the best again, while that helps
+  for (let round = 0, before = Infinity; round < rounds; round++) {
+    if (bestJj >= before) break;
+    before = bestJj;
+    take(descend(best, table, 0, rounds));
+  }
+  return best;
+}
 
 /**
  * The netlist as majority gates: and, or and maj with inverted inputs, any fan-out, no buffers.
@@ -693,43 +852,45 @@ const EXACT_SECONDS = 20;
  * @param netlist Any netlist; its buffers and splitters are dropped.
  * @param options.cover How cones are chosen, `"flow"` by default.
  * @param options.functions `"all"` by default; `"primary"` is the paper's.
- * @param options.slack Levels above the shortest depth; 0 by default.
+ * @param options.slack Levels above the shortest depth; by default several are tried and the netlist
+ *   that costs fewest junctions with its buffers and splitters is taken.
  * @param options.rounds Number of covers; 8 by default, fewer where nothing is gained.
  *
  * @example
- * // a | b & (a | c) and so on: the carry of a full adder in five gates is one majority gate
+ * // the carry of a full adder is one gate
+ * const carry = readVerilog(
+ *   "module m(input a, b, c, output y); assign y = (a & b) | ((a ^ b) & c); endmodule",
+ * );
+ * (await mapToMajority(carry)).cells.filter(isGate).length; // 1
  */
 export async function mapToMajority(
   netlist: Netlist,
   {
     cover = "flow",
     functions = "all",
-    slack = 0,
+    slack,
     rounds = 8,
   }: MappingOptions = {},
 ): Promise<Netlist> {
   checkNetlist(netlist);
-  const names: PortNames = portNames(netlist);
-  let mig = new Mig();
-  const literals = mig.add(netlist, names.inputs.map(() => mig.input()));
-  let outputs = ports(netlist, "output").map((i) => literals[i]);
-  if (cover === "gates") return netlistOf(mig, outputs, names);
-  const table = structures(functions);
-  let best = measure(mig, outputs);
-  for (let round = 0; round < rounds; round++) {
-    const matches = matchesOf(enumerateCuts(mig), table);
-    const chosen = cover === "first-fit"
-      ? firstFit(mig, outputs, matches)
-      : cover === "flow"
-      ? flowCover(mig, outputs, matches, round === 0 ? slack : 0)
-      : await exactCover(mig, outputs, matches, EXACT_SECONDS);
-    const next = rebuild(mig, outputs, chosen, table);
-    const measured = measure(next.mig, next.outputs);
-    const gained = measured.gates < best.gates || measured.depth < best.depth;
-    if (round > 0 && !gained) break;
-    ({ mig, outputs } = next);
-    best = measured;
-    if (cover === "first-fit") break;
+  if (slack !== undefined && !(Number.isInteger(slack) && slack >= 0)) {
+    throw new RangeError(
+      `Cannot map ${netlist.name} as slack must be a whole number >= 0: ${slack}`,
+    );
   }
-  return netlistOf(mig, outputs, names);
+  const names: PortNames = portNames(netlist);
+  const mig = new Mig();
+  const literals = mig.add(netlist, names.inputs.map(() => mig.input()));
+  const outputs = ports(netlist, "output").map((i) => literals[i]);
+  const mapped = (graph: Graph) => netlistOf(graph.mig, graph.outputs, names);
+  if (cover === "gates") return mapped({ mig, outputs });
+  const table = structures(functions);
+  if (cover === "flow") {
+    return mapped(cheapest({ mig, outputs }, table, slack, rounds));
+  }
+  const matches = matchesOf(enumerateCuts(mig), table);
+  const chosen = cover === "first-fit"
+    ? firstFit(mig, outputs, matches)
+    : await exactCover(mig, outputs, matches, EXACT_SECONDS);
+  return mapped(rebuild(mig, outputs, chosen, table));
 }

@@ -19,7 +19,11 @@ import { readFile } from "node:fs/promises";
 import { basename } from "node:path";
 import { readVerilog } from "../core/formats/verilog.ts";
 import { checkEquivalence, describeCounterexample } from "./equivalence.ts";
-import { type MappingOptions, mapToMajority } from "./majority.ts";
+import {
+  estimateJunctions,
+  type MappingOptions,
+  mapToMajority,
+} from "./majority.ts";
 import { Mig, netlistOf } from "./mig.ts";
 import { checkNetlist, type Netlist } from "./netlist.ts";
 import { runYosys, yosysError, type YosysFiles } from "./yosys.ts";
@@ -531,7 +535,15 @@ export async function synthesiseStages(
   options: SynthesisOptions = {},
 ): Promise<Synthesis> {
   const { reference, optimised, warnings } = await elaborate(source, options);
-  const netlist = await mapToMajority(optimised, options);
+  // minimising and and inverter can lose what majority is good at, such as carries
+  const candidates = [await mapToMajority(optimised, options)];
+  if (optimised !== reference) {
+    candidates.push(await mapToMajority(reference, options));
+  }
+  const [netlist] = candidates.map((candidate) => ({
+    candidate,
+    junctions: estimateJunctions(candidate),
+  })).sort((a, b) => a.junctions - b.junctions).map((c) => c.candidate);
   const { counterexample } = checkEquivalence(reference, netlist);
   if (counterexample !== undefined) {
     throw new Error(
