@@ -606,6 +606,7 @@ test("place: what cannot be placed is refused by name", () => {
   refused(fine, { utilisation: 1.2 }, "utilisation 1.2");
   refused(fine, { timingWeight: -1 }, "timingWeight -1");
   refused(fine, { maxWireUm: 10 }, "maxWireUm 10");
+  refused(fine, { analytic: { starts: 0 } }, "starts 0");
   refused(fine, { method: "magic" as PlacementMethod }, "magic");
 });
 

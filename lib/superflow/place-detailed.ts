@@ -1,7 +1,7 @@
 /**
  * Detailed placement, shared by all placers: small moves that lower the cost.
  *
- * First, random exchanges at a low temperature (`place-annealing.ts`), about one grid step of wire, which
+ * First, random exchanges at a low temperature (`place-annealing.ts`), a few grid steps of wire, which
  * let whole chains of buffers change places one by one. Then passes that never make the cost worse. A
  * pass goes over the rows, up and then down, and does for each, with all other rows held:
  *
@@ -235,7 +235,10 @@ export function shiftRow(
 }
 
 /** Temperatures of the random exchanges, in grid steps, and how they fall. Our choice. */
-const WARMTH = { startSteps: 1, endSteps: 0.2, cooling: 0.9 };
+const WARMTH = { startSteps: 3, endSteps: 0.2, cooling: 0.9 };
+
+/** Random exchanges per temperature at least: small circuits can afford more per cell. Our choice. */
+const LEAST_MOVES = 8000;
 
 /**
  * Improves a legal placement; assigning pins changes the model's.
@@ -258,7 +261,13 @@ export function placeDetailed(
   let x: Int32Array = start.slice();
   let cost = totalCost(model, x);
   if (movesPerCell > 0) {
-    const annealed = anneal(model, x, key, { ...WARMTH, movesPerCell });
+    const annealed = anneal(model, x, key, {
+      ...WARMTH,
+      movesPerCell: Math.max(
+        movesPerCell,
+        Math.round(LEAST_MOVES / Math.max(1, x.length)),
+      ),
+    });
     const annealedCost = totalCost(model, annealed);
     if (annealedCost < cost) [x, cost] = [annealed, annealedCost];
   }

@@ -26,7 +26,11 @@ import { anneal, type AnnealingOptions } from "./place-annealing.ts";
 import { type DetailedOptions, placeDetailed } from "./place-detailed.ts";
 import { placeGordian } from "./place-gordian.ts";
 import { legalise } from "./place-legal.ts";
-import { type PlacementModel, placementModel } from "./place-model.ts";
+import {
+  type PlacementModel,
+  placementModel,
+  totalCost,
+} from "./place-model.ts";
 import { netlistWithPins } from "./place-pins.ts";
 import {
   placeBarycentre,
@@ -80,13 +84,13 @@ export interface PlaceOptions {
   detail?: DetailedOptions;
 }
 
-/** A global placement, not yet legal. */
+/** Global placements, not yet legal: one, or several of which the best is to be taken. */
 function placeGlobally(
   model: PlacementModel,
   method: PlacementMethod,
   key: Key,
   { analytic, annealing }: PlaceOptions,
-): Float64Array {
+): Float64Array[] {
   const random = () => placeRandom(model, fold(key, "order"));
   switch (method) {
     case "superflow":
@@ -94,24 +98,26 @@ function placeGlobally(
     case "taas":
       return placeUniform(model, fold(key, "analytic"), analytic);
     case "gordian":
-      return placeGordian(model, random());
+      return [placeGordian(model, random())];
     case "barycentre":
-      return placeBarycentre(model, random(), { by: "mean" });
+      return [placeBarycentre(model, random(), { by: "mean" })];
     case "median":
-      return placeBarycentre(model, random(), { by: "median" });
+      return [placeBarycentre(model, random(), { by: "median" })];
     case "annealing":
-      return Float64Array.from(
-        anneal(
-          model,
-          legalise(model, random()),
-          fold(key, "annealing"),
-          annealing,
+      return [
+        Float64Array.from(
+          anneal(
+            model,
+            legalise(model, random()),
+            fold(key, "annealing"),
+            annealing,
+          ),
         ),
-      );
+      ];
     case "topological":
-      return placeTopological(model);
+      return [placeTopological(model)];
     case "random":
-      return random();
+      return [random()];
   }
 }
 
@@ -125,12 +131,12 @@ function placeUniform(
   model: PlacementModel,
   key: Key,
   options: AnalyticOptions | undefined,
-): Float64Array {
+): Float64Array[] {
   const { width, offset, rows } = model;
   const widest = width.reduce((a, b) => Math.max(a, b), 0);
   const most = rows.reduce((a, { length }) => Math.max(a, length), 0);
   const widthSteps = Math.max(model.widthSteps, most * widest);
-  const x = placeAnalytic(
+  const placements = placeAnalytic(
     {
       ...model,
       weights: { ...model.weights, length: 0 },
@@ -142,8 +148,10 @@ function placeUniform(
     { starts: 1, ...options },
   );
   // Back to the chip: centres shrink with its width.
-  return x.map((at, c) =>
-    (at + widest / 2) * model.widthSteps / widthSteps - width[c] / 2
+  return placements.map((x) =>
+    x.map((at, c) =>
+      (at + widest / 2) * model.widthSteps / widthSteps - width[c] / 2
+    )
   );
 }
 
@@ -166,10 +174,21 @@ export function place(
       }: method ${JSON.stringify(method)}`,
     );
   }
+  let best: PlacedNetlist | null = null;
+  let bestCost = Infinity;
   const model = modelOf(netlist, options);
-  const legal = legalise(model, placeGlobally(model, method, key, options));
-  if (!detailed) return { ...netlist, x: legal };
-  return finish(model, legal, { key: fold(key, "detail"), ...options.detail });
+  const detail = { key: fold(key, "detail"), ...options.detail };
+  for (const x of placeGlobally(model, method, key, options)) {
+    // Pins are assigned in the model, so every candidate has one of its own.
+    const own = modelOf(netlist, options);
+    const legal = legalise(own, x);
+    const placed = detailed
+      ? finish(own, legal, detail)
+      : { ...netlist, x: legal };
+    const cost = totalCost(own, placed.x);
+    if (best === null || cost < bestCost) [best, bestCost] = [placed, cost];
+  }
+  return best!;
 }
 
 /** Detailed placement, with the pins it assigned. */
