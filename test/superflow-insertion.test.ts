@@ -598,6 +598,31 @@ test("bad input is refused with what is wrong", async () => {
   await refused({ name: "loop", cells: loop }, {}, /no loop/);
 });
 
+test("limits: too many cells are refused, a large program is replaced with a note", async () => {
+  const netlist = readVerilog(NANDS);
+  for (const levels of METHODS) {
+    const options = { levels, ...SHORT };
+    const { cells } = await insertBuffers(netlist, options);
+    await insertBuffers(netlist, { ...options, maxCells: cells.length });
+    try {
+      await insertBuffers(netlist, { ...options, maxCells: cells.length - 1 });
+      assert.unreachable(levels);
+    } catch (error) {
+      assert.match(
+        (error as Error).message,
+        new RegExp(`at most ${cells.length - 1} cells .option maxCells.: `),
+      );
+    }
+  }
+  const large = await insertBuffers(netlist, { maxProgramNodes: 10, ...SHORT });
+  assert.equal(checkLegality(large), []);
+  assert.match(large.notes[0], "linear program was not solved");
+  assert.match(large.notes[0], "maxProgramNodes 10");
+  const small = await insertBuffers(netlist, SHORT);
+  assert.equal(small.notes, []);
+  assert.is(bufferAndSplitterCount(large), bufferAndSplitterCount(small));
+});
+
 // Published counts --------------------------------------------------------------------------------
 
 /**

@@ -324,6 +324,12 @@ test("wrong numbers of words and other ports are refused", async () => {
     () => simulate(good, [new Uint32Array(3)]),
     /one word per input port: ports 4, words 3/,
   );
+  const sunk = copy(good);
+  sunk.levels[2] = -1;
+  assert.throws(
+    () => simulate(sunk, [new Uint32Array(4)]),
+    /level from 0: c has -1/,
+  );
   const other = readVerilog(
     "module o(input a, b, c, x, output y, z); assign y = a; assign z = b; endmodule",
   );

@@ -159,18 +159,21 @@ export function checkLegality(
         `splitter ${name} must have at most ${splitterCapacity} outputs: ${cell.arity}`,
       );
     }
-    const sinks = new Map<number, string[]>();
-    for (const { pin, sink } of leaving[i]) {
-      sinks.set(pin, [...sinks.get(pin) ?? [], cells[sink].name]);
-    }
-    for (let pin = 0; pin < outputCount(cell); pin++) {
-      const driven = sinks.get(pin) ?? [];
-      if (driven.length > 1 || (driven.length === 0 && kind !== "input")) {
+    const pins = outputCount(cell);
+    if (
+      leaving[i].length !== pins ||
+      pins > 1 && new Set(leaving[i].map(({ pin }) => pin)).size !== pins
+    ) {
+      for (let pin = 0; pin < pins; pin++) {
+        const driven = leaving[i].filter((edge) => edge.pin === pin);
+        if (driven.length === 1 || (driven.length === 0 && kind === "input")) {
+          continue;
+        }
         report(
           "fanout",
           name,
           `output pin ${pin} of ${kind} ${name} must drive one input: it drives ${
-            driven.length === 0 ? "none" : driven.join(", ")
+            driven.map(({ sink }) => cells[sink].name).join(", ") || "none"
           }`,
         );
       }

@@ -429,6 +429,9 @@ export async function lpLevels(
 
 // Improvement -------------------------------------------------------------------------------------
 
+/** From here on a run of annealing takes tens of seconds. */
+const MANY_NODES = 20_000;
+
 /** Nodes that one move may carry along because they are in its way. */
 const MAX_CARRIED = 40;
 
@@ -676,7 +679,7 @@ class LevelState {
 }
 
 export interface ImproveOptions {
-  /** Runs of annealing, each from the best levels so far. Default 4, ours. */
+  /** Runs of annealing, each from the best levels so far. Default 4, or 1 above 20 000 nodes, ours. */
   runs?: number;
   /** Moves tried in each run. Default 5000 per node that can move, at most 300 000 or 50 per node, ours. */
   moves?: number;
@@ -713,7 +716,7 @@ export function improveLevels(
   problem: LevelProblem,
   start: Int32Array,
   key: Key,
-  { runs = 4, moves, hot, cold = 0.15 }: ImproveOptions = {},
+  { runs, moves, hot, cold = 0.15 }: ImproveOptions = {},
 ): Int32Array {
   const movable: number[] = [];
   for (let v = 0; v < problem.size; v++) if (!problem.fixed[v]) movable.push(v);
@@ -721,7 +724,7 @@ export function improveLevels(
   const n = movable.length;
   const tries = moves ?? Math.max(50 * n, Math.min(300_000, 5000 * n));
   let best = start;
-  for (let run = 0; run < runs; run++) {
+  for (let run = 0; run < (runs ?? (n > MANY_NODES ? 1 : 4)); run++) {
     best = anneal(problem, best, movable, stream(fold(key, run)), {
       tries,
       hot: hot ?? (tries >= 300 * n ? 0.8 : 0.3),

@@ -66,14 +66,19 @@ export function simulate(
       );
     }
   }
+  const bad = cells.findIndex((_, i) => !(levels[i] >= 0));
+  if (bad >= 0) {
+    throw new RangeError(
+      `Cannot simulate ${name} as every cell must have a level from 0: ${
+        cells[bad].name
+      } has ${levels[bad]}`,
+    );
+  }
   const inputIndex = new Map(inputs.map((cell, i) => [cell, i]));
   const outputIndex = new Map(outputs.map((cell, i) => [cell, i]));
-  const byPhase: number[][] = Array.from({ length: CLOCK_PHASES }, () => []);
-  let last = 0;
-  cells.forEach((_, i) => {
-    byPhase[levels[i] % CLOCK_PHASES].push(i);
-    last = Math.max(last, levels[i]);
-  });
+  const last = levels.reduce((a, b) => Math.max(a, b), 0);
+  const byLevel: number[][] = Array.from({ length: last + 1 }, () => []);
+  cells.forEach((_, i) => byLevel[levels[i]].push(i));
 
   const value = new Uint32Array(cells.length);
   const known = new Uint32Array(cells.length);
@@ -91,52 +96,62 @@ export function simulate(
     problems: [],
   };
   const reported = new Set<string>();
-  const entered = new Set<number>();
 
+  const low: number[] = [];
+  const high: number[] = [];
   const end = CLOCK_PHASES * (waves.length - 1) + last;
   for (let t = 0; t <= end; t++) {
-    const working = byPhase[t % CLOCK_PHASES];
-    for (const i of working) {
-      const cell = cells[i];
-      const wave = (t - levels[i]) / CLOCK_PHASES;
-      if (cell.kind === "input") {
-        const given = wave >= 0 && wave < waves.length;
-        next.value[i] = given ? waves[wave][inputIndex.get(i)!] : 0;
-        next.known[i] = given ? -1 : 0;
-        if (given) entered.add(wave);
-        continue;
-      }
-      const readable: number[] = [];
-      const pins = cell.inputs.map(({ cell: driver, inverted }) => {
-        // Before the first wave arrives, nothing is there to be read.
-        const valid = taken[driver] === t - 1;
-        if (!valid && wave >= 0) complain(i, driver, t);
-        readable.push(valid ? known[driver] : 0);
-        return inverted ? ~value[driver] : value[driver];
-      });
-      // Known if the result is the same whether the unknown inputs are all 0 or all 1: cells are monotone.
-      const low = cellValue(cell, pins.map((v, n) => v & readable[n]));
-      const high = cellValue(cell, pins.map((v, n) => v | ~readable[n]));
-      next.value[i] = low;
-      next.known[i] = ~(low ^ high);
-      const output = outputIndex.get(i);
-      if (output !== undefined && wave >= 0 && wave < waves.length) {
-        result.outputs[wave][output] = low;
-        result.known[wave][output] = next.known[i];
+    // The levels of this phase that hold one of the waves; elsewhere nothing is known.
+    const working: number[] = [];
+    const first = Math.max(0, t - CLOCK_PHASES * (waves.length - 1));
+    for (let level = t; level >= first; level -= CLOCK_PHASES) {
+      if (level <= last) working.push(level);
+    }
+    for (const level of working) {
+      const wave = (t - level) / CLOCK_PHASES;
+      for (const i of byLevel[level]) take(i, wave, t);
+    }
+    for (const level of working) {
+      for (const i of byLevel[level]) {
+        value[i] = next.value[i];
+        known[i] = next.known[i];
+        taken[i] = t;
       }
     }
-    for (const i of working) {
-      value[i] = next.value[i];
-      known[i] = next.known[i];
-      taken[i] = t;
-    }
-    const left = Math.floor((t - last) / CLOCK_PHASES) + 1; // waves that are out
-    result.wavesInFlight = Math.max(
-      result.wavesInFlight,
-      entered.size - Math.max(0, left),
-    );
+    const entered = Math.min(waves.length, Math.floor(t / CLOCK_PHASES) + 1);
+    const left = Math.max(0, Math.floor((t - last) / CLOCK_PHASES) + 1);
+    result.wavesInFlight = Math.max(result.wavesInFlight, entered - left);
   }
   return result;
+
+  /** What a cell makes of its inputs at time t. */
+  function take(i: number, wave: number, t: number) {
+    const cell = cells[i];
+    if (cell.kind === "input") {
+      next.value[i] = waves[wave][inputIndex.get(i)!];
+      next.known[i] = -1;
+      return;
+    }
+    // Unknown inputs all 0, then all 1: as cells are unate, the result is known where both agree.
+    low.length = high.length = cell.inputs.length;
+    for (let n = 0; n < cell.inputs.length; n++) {
+      const { cell: driver, inverted } = cell.inputs[n];
+      const readable = taken[driver] === t - 1 ? known[driver] : 0;
+      if ((levels[i] - levels[driver] - 1) % CLOCK_PHASES !== 0) {
+        complain(i, driver, t);
+      }
+      const seen = inverted ? ~value[driver] : value[driver];
+      low[n] = seen & readable;
+      high[n] = seen | ~readable;
+    }
+    next.value[i] = cellValue(cell, low);
+    next.known[i] = ~(next.value[i] ^ cellValue(cell, high));
+    const output = outputIndex.get(i);
+    if (output !== undefined) {
+      result.outputs[wave][output] = next.value[i];
+      result.known[wave][output] = next.known[i];
+    }
+  }
 
   function complain(sink: number, driver: number, time: number) {
     const pair = `${sink} ${driver}`;
