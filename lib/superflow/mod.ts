@@ -5,6 +5,7 @@ export * from "./drc.ts";
 export * from "./equivalence.ts";
 export * from "./files.ts";
 export * from "./flow.ts";
+export * from "./graph.ts";
 export * from "./insertion.ts";
 export * from "./layout.ts";
 export * from "./legality.ts";

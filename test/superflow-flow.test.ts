@@ -1,0 +1,298 @@
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import process from "node:process";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { DEFAULT_LIBRARY } from "../lib/core/aqfp.ts";
+import { readVerilog, writeVerilog } from "../lib/core/formats/verilog.ts";
+import { fold, key, randomInts } from "../lib/core/rng.ts";
+import { projectRoot } from "../lib/core/runs.ts";
+import { DEFAULT_CLOCK, timing } from "../lib/superflow/clock.ts";
+import {
+  placementFile,
+  readLibrary,
+  readPlacement,
+} from "../lib/superflow/files.ts";
+import { gateDepth, jjCount, superflow } from "../lib/superflow/flow.ts";
+import { evaluate, ports } from "../lib/superflow/netlist.ts";
+import { hpwl } from "../lib/superflow/placed.ts";
+import { compareLayout } from "../lib/superflow/lvs.ts";
+
+/** Full adder of two 2-bit numbers: small, with carries, sharing and different depths. */
+const ADDER = `module adder2 (input [1:0] a, input [1:0] b, output [2:0] sum);
+  assign sum = a + b;
+endmodule`;
+
+const adder = await superflow({ text: ADDER }, { key: key(1) });
+
+test("the netlist on the layout adds", () => {
+  const { netlist } = compareLayout(adder.gds!, adder.placed!, DEFAULT_LIBRARY);
+  const inputs = ports(netlist!, "input").map((i) => netlist!.cells[i].name);
+  const outputs = ports(netlist!, "output");
+  const bit = (value: number, name: string, letter: string) =>
+    name.startsWith(letter) ? value >> Number(name.match(/\d+/)![0]) & 1 : 0;
+  for (let a = 0; a < 4; a++) {
+    for (let b = 0; b < 4; b++) {
+      const words = Uint32Array.from(
+        inputs,
+        (name) => bit(a, name, "a") | bit(b, name, "b"),
+      );
+      const values = evaluate(netlist!, words);
+      const sum = outputs.reduce((total, i) => {
+        const weight = Number(netlist!.cells[i].name.match(/\d+/)![0]);
+        return total + ((values[i] & 1) << weight);
+      }, 0);
+      assert.is(sum, a + b, `${a} + ${b}`);
+    }
+  }
+});
+
+test("the report is that of the stages' results", () => {
+  const { levelled, placed, netlist, report } = adder;
+  assert.is(report.synthesis.depth, gateDepth(netlist));
+  assert.is(report.legalisation!.jj, jjCount(levelled!, DEFAULT_LIBRARY));
+  // JJ by hand: 6 per gate, 2 per buffer, inverter and splitter.
+  const { gates } = report.synthesis;
+  const { buffersAndSplitters } = report.legalisation!;
+  assert.is(report.legalisation!.jj, 6 * gates + 2 * buffersAndSplitters);
+  assert.is(report.placement!.hpwlUm, hpwl(placed!, DEFAULT_LIBRARY));
+  assert.is(
+    report.placement!.worstSlackPs,
+    timing(placed!, DEFAULT_LIBRARY, DEFAULT_CLOCK).worstSlackPs,
+  );
+  assert.is(report.routing!.gdsBytes, adder.gds!.length);
+  assert.ok(report.routing!.tracks >= report.routing!.tracksLowerBound);
+  assert.equal(report.seconds, {}); // no clock was given
+});
+
+test("same key, same bytes; another key, another chip that computes the same", async () => {
+  const again = await superflow({ text: ADDER }, { key: key(1) });
+  assert.equal(again.gds, adder.gds);
+  assert.equal(again.report, adder.report);
+  const parity =
+    `module p (input [5:0] a, output y, z); assign y = ^a; assign z = &a[3:1] | a[5]; endmodule`;
+  const one = await superflow({ text: parity }, { key: key(1) });
+  const two = await superflow({ text: parity }, { key: key(2) });
+  assert.is(one.report.legalisation!.depth, two.report.legalisation!.depth);
+});
+
+test("stops after a stage, with nothing of the later ones", async () => {
+  const { levelled, placed, gds, report } = await superflow({ text: ADDER }, {
+    stopAfter: "legalisation",
+  });
+  assert.ok(levelled !== undefined);
+  assert.is(placed, undefined);
+  assert.is(gds, undefined);
+  assert.is(report.placement, undefined);
+});
+
+test("a written netlist goes back in, balanced as it is", async () => {
+  const text = writeVerilog(adder.levelled!);
+  const back = await superflow({ text }, { keepBalanced: true, key: key(1) });
+  assert.is(back.levelled!.cells.length, adder.levelled!.cells.length);
+  assert.is(
+    back.report.legalisation!.jj,
+    adder.report.legalisation!.jj,
+  );
+});
+
+test("a netlist that is not balanced is refused when its balance is to be kept", async () => {
+  const text = `module m (a, b, c, y); input a, b, c; output y;
+  wire t; assign t = a & b; assign y = t | c; endmodule`;
+  const message = await superflow({ text }, { keepBalanced: true })
+    .then(() => "no error", (error: Error) => error.message);
+  assert.match(message, /must stand one level above .* driver c at 0/);
+});
+
+// Files ---------------------------------------------------------------------------------------------
+
+test("a placement file gives the placement back", () => {
+  const file = JSON.parse(
+    JSON.stringify(placementFile(adder.placed!, DEFAULT_LIBRARY)),
+  );
+  const netlist = { name: adder.placed!.name, cells: adder.placed!.cells };
+  const back = readPlacement(file, netlist, DEFAULT_LIBRARY);
+  assert.equal(back.x, adder.placed!.x);
+  assert.equal(back.levels, adder.placed!.levels);
+});
+
+test("a wrong placement file is refused, by the cell's name", () => {
+  const { placed } = adder;
+  const netlist = { name: placed!.name, cells: placed!.cells };
+  const broken = (change: (file: ReturnType<typeof placementFile>) => void) => {
+    const file = structuredClone(placementFile(placed!, DEFAULT_LIBRARY));
+    change(file);
+    return () => readPlacement(file, netlist, DEFAULT_LIBRARY);
+  };
+  const name = placementFile(placed!, DEFAULT_LIBRARY).rows[1].cells[0].name;
+  const says = (text: string) => (error: Error) =>
+    error instanceof SyntaxError && error.message.includes(text);
+  assert.throws(
+    broken((file) => file.rows[1].cells.shift()),
+    says(`cell ${name} is missing`),
+  );
+  assert.throws(
+    broken((file) => file.rows[1].cells[0].xUm += 3),
+    says(`cell ${name} must lie on the grid`),
+  );
+  assert.throws(
+    broken((file) => file.rows[2].cells.push(file.rows[1].cells[0])),
+    says(`cell ${name} stands in it twice`),
+  );
+  assert.throws(
+    broken((file) => file.rows[1].cells[1].xUm = file.rows[1].cells[0].xUm),
+    says("overlap"),
+  );
+  assert.throws(
+    () => readPlacement({}, netlist, DEFAULT_LIBRARY),
+    says("format"),
+  );
+});
+
+test("the default library passes its own reader", () => {
+  const json = JSON.parse(JSON.stringify(DEFAULT_LIBRARY));
+  assert.equal(readLibrary(json), DEFAULT_LIBRARY);
+});
+
+test("a wrong library is refused, by the field's name", () => {
+  const broken = (path: string, value: unknown) => () => {
+    const json = JSON.parse(JSON.stringify(DEFAULT_LIBRARY));
+    const names = path.split(".");
+    const last = names.pop()!;
+    names.reduce((node, name) => node[name], json)[last] = value;
+    return readLibrary(json);
+  };
+  for (
+    const [path, value, said] of [
+      ["gridUm", 0, "gridUm must be a finite number above 0"],
+      ["cells.maj.widthUm", 55, "cells.maj.widthUm must be a multiple"],
+      ["cells.and.inputsUm", [20], "cells.and.inputsUm must have 2 places"],
+      ["cells.and.inputsUm", [20, 20], "must have different places"],
+      ["cells.and.inputsUm", [20, 60], "must lie inside the cell"],
+      ["cells.buffer", undefined, "cells.buffer must be given"],
+      ["cells.maj.jj", -1, "cells.maj.jj must be a whole number"],
+      ["cells.xor", {}, "a cell of this kind is not known"],
+      [
+        "rules.gdsLayers.via",
+        10,
+        "rules.gdsLayers.via must differ from horizontal",
+      ],
+      ["rules.wireWidthUm", "4", "rules.wireWidthUm must be a finite number"],
+    ] as [string, unknown, string][]
+  ) {
+    assert.throws(
+      broken(path, value),
+      (error: Error) =>
+        error instanceof SyntaxError && error.message.includes(said),
+      `${path}: ${said}`,
+    );
+  }
+});
+
+test("any damage to a library file is a SyntaxError or no damage", () => {
+  const text = JSON.stringify(DEFAULT_LIBRARY);
+  const values = [null, -1, 1e300, "x", [], {}, true, 0.5];
+  for (let round = 0; round < 300; round++) {
+    const json = JSON.parse(text);
+    const [pick, value] = randomInts(fold(key(5), round), 2, 0, 1 << 20);
+    const places: [Record<string, unknown>, string][] = [];
+    const visit = (node: Record<string, unknown>) => {
+      for (const name of Object.keys(node)) {
+        places.push([node, name]);
+        if (node[name] !== null && typeof node[name] === "object") {
+          visit(node[name] as Record<string, unknown>);
+        }
+      }
+    };
+    visit(json);
+    const [node, name] = places[pick % places.length];
+    node[name] = values[value % values.length];
+    try {
+      readLibrary(json);
+    } catch (error) {
+      assert.instance(error, SyntaxError, `${name} = ${node[name]}`);
+    }
+  }
+});
+
+// The command ---------------------------------------------------------------------------------------
+
+function run(...args: string[]) {
+  return spawnSync(
+    process.execPath,
+    ["--import", "tsx", join(projectRoot(), "scripts/superflow.ts"), ...args],
+    { encoding: "utf8", cwd: projectRoot() },
+  );
+}
+
+test("the command writes all files, and the netlist reads back", () => {
+  const folder = mkdtempSync(join(tmpdir(), "adiabat-superflow-"));
+  try {
+    const out = join(folder, "out");
+    const { status, stdout, stderr } = run("data/rtl/c17.v", "-o", out);
+    assert.is(status, 0, stderr);
+    assert.ok(stdout.includes("equivalent to the source"));
+    assert.equal(readdirSync(out).sort(), [
+      "c17.aqfp.v",
+      "c17.gds",
+      "c17.json",
+      "c17.placement.json",
+      "c17.svg",
+    ]);
+    const netlist = readVerilog(readFileSync(join(out, "c17.aqfp.v"), "utf8"), {
+      top: "c17",
+    });
+    assert.is(ports(netlist, "input").length, 5);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test("a bad source or option is one line, exit code 1, and leaves nothing behind", () => {
+  const folder = mkdtempSync(join(tmpdir(), "adiabat-superflow-"));
+  try {
+    const source = (name: string, text: string) => {
+      const path = join(folder, name);
+      writeFileSync(path, text);
+      return path;
+    };
+    const out = join(folder, "out");
+    const wrong = source(
+      "wrong.v",
+      "module m (input a, output y);\n  assign y = a &;\nendmodule\n",
+    );
+    const register = source(
+      "register.v",
+      "module m (input clk, d, output reg q); always @(posedge clk) q <= d; endmodule\n",
+    );
+    const library = source("library.json", `{"name": "x"}`);
+    for (
+      const [args, said] of [
+        [[wrong], /wrong\.v.*2/],
+        [[register], /register.*q/],
+        [[join(folder, "none.v")], /none\.v/],
+        [["data/rtl/c17.v", "--library", library], /cell library/],
+        [["data/rtl/c17.v", "--seed", "x"], /--seed x/],
+      ] as [string[], RegExp][]
+    ) {
+      const { status, stderr } = run(...args, "-o", out);
+      assert.is(status, 1, stderr);
+      assert.is(stderr.trim().split("\n").length, 1, stderr);
+      assert.match(stderr, said);
+      assert.not(existsSync(out));
+    }
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+test.run();
