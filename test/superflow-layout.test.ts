@@ -776,7 +776,7 @@ test("drawing: every cell, wire and via once; a region shows its part", () => {
   const svg = chipSvg(asymmetricDesign);
   const titles = [...svg.matchAll(/<title>(.*?)<\/title>/g)].map(([, t]) => t);
   assert.ok(titles.includes(
-    "m: maj_bib, row 1, phase 2, at (40, " +
+    "m: maj_bib, row 1, phase 1, at (40, " +
       `${asymmetricDesign.rowY[1] * 10}) um`,
   ));
   assert.is(
@@ -789,6 +789,17 @@ test("drawing: every cell, wire and via once; a region shows its part", () => {
   });
   assert.match(near, /p: in, row 0/);
   assert.not.match(near, /maj_bib/);
+  // The clock's lines are the model's: row 1 left to right, rows 0 and 2 right to left and back.
+  assert.not.match(svg, /polyline/);
+  const lines = [
+    ...chipSvg(asymmetricDesign, { clock: true })
+      .matchAll(/<polyline points="(.*?)"/g),
+  ].map(([, points]) => points.split(" ").map((p) => parseFloat(p)));
+  assert.is(lines.length, 2);
+  assert.is(lines[0].length, 2);
+  assert.ok(lines[0][0] < lines[0][1]);
+  assert.is(lines[1].length, 4);
+  assert.ok(lines[1][0] > lines[1][1] && lines[1][2] < lines[1][3]);
   const named = structuredClone(asymmetric);
   named.cells[0].name = 'a<b>&"c"';
   assert.match(chipSvg(designOf(named)), /a&lt;b&gt;&amp;&quot;c&quot;: in/);
@@ -804,12 +815,14 @@ test("figure: one trace per phase and layer, to scale, equal axes", () => {
   assert.equal(shown.map(({ name }) => name), [
     "phase 1",
     "phase 2",
-    "phase 3",
+    "phase 4",
     "horizontal wires",
     "vertical wires",
     "vias",
+    "clock line 1 (model)",
+    "clock line 2 (model)",
   ]);
-  const [inputs] = shown;
+  const inputs = shown[2];
   // Four rectangles of five corners and a gap each.
   assert.is((inputs.x as number[]).length, 24);
   assert.equal((inputs.x as number[]).slice(0, 6), [0, 40, 40, 0, 0, null]);

@@ -5,10 +5,11 @@
  * same drawing nearer. `chipFigure` is a plotly specification to zoom and pan in, where the legend
  * switches layers on and off. Both show the routed design, one unit of length being a micrometre.
  *
- * Scope: what the layout contains. The clock's lines are not drawn, the phase of a row is written at
- * its end.
+ * Scope: what the layout contains. The two lines of the clock are no part of it: where they are shown,
+ * they are those of the timing model (clock.ts), with the sense in which they run.
  */
 import { CLOCK_PHASES, libraryCellOf } from "../core/aqfp.ts";
+import { isReversed } from "./clock.ts";
 import { type FigureSpec, PALETTE } from "../core/figure.ts";
 import { FONT_FAMILY } from "../core/svg.ts";
 import { inputPinName, outputPinName, structureName } from "./layout.ts";
@@ -28,6 +29,8 @@ export interface ViewOptions {
   /** Default: the whole chip. */
   region?: Region;
   title?: string;
+  /** Draws the clock's lines of the timing model over the rows; default false. */
+  clock?: boolean;
 }
 
 export interface ChipFigureOptions {
@@ -37,15 +40,24 @@ export interface ChipFigureOptions {
   /** px */
   width?: number;
   height?: number;
+  /** The part shown at first, in um; default the whole chip. */
+  region?: Region;
 }
 
 /** Fills of the phases; tints of colours that stay apart for colour-blind readers. */
 const PHASE_COLORS = [PALETTE[0], PALETTE[4], PALETTE[2], PALETTE[3]];
 const LAYER_COLORS = { horizontal: "#1b3a5c", vertical: PALETTE[1] } as const;
 const VIA_COLOR = "#000000";
+/** The two clock lines of the timing model. */
+const CLOCK_COLORS = ["#7b2d8b", "#8c6d1f"] as const;
 const ROW_COLOR = "#eef0f2";
 const TEXT_COLOR = "#222222";
 const CELL_OPACITY = 0.55;
+
+/** Phase of a row from 0: row 1 is the first to be clocked, so inputs stand in the last phase. */
+function phaseOf(row: number): number {
+  return (row + CLOCK_PHASES - 1) % CLOCK_PHASES;
+}
 
 /** A cell with its place in um. */
 interface PlacedCell extends Region {
@@ -68,7 +80,7 @@ function placedCells(
     const y0 = rowY[placed.levels[index]] * library.gridUm;
     return {
       index,
-      phase: placed.levels[index] % CLOCK_PHASES,
+      phase: phaseOf(placed.levels[index]),
       structure: structureName(cell),
       name: cell.name,
       x0,
@@ -138,6 +150,29 @@ function chipBox(design: RoutedDesign, cells: PlacedCell[]): Region {
   return box;
 }
 
+/**
+ * The two lines that snake through the odd and the even rows, as the timing model has them: corners
+ * from the first row on. They run at the middle of the lowest cells and turn beside the chip.
+ */
+function clockLines(
+  { rowY, library }: RoutedDesign,
+  box: Region,
+): [number, number][][] {
+  const { gridUm, cells } = library;
+  const lowest = Math.min(...Object.values(cells).map((c) => c.heightUm));
+  return [1, 0].map((first, line) => {
+    const out = (2 + line) * gridUm;
+    const points: [number, number][] = [];
+    for (let row = first; row < rowY.length; row += 2) {
+      const y = rowY[row] * gridUm + lowest / 2;
+      const ends = [box.x0 - out, box.x1 + out];
+      if (isReversed(row)) ends.reverse();
+      points.push([ends[0], y], [ends[1], y]);
+    }
+    return points;
+  });
+}
+
 function wireText(wire: Wire, { placed, library }: RoutedDesign): string {
   const { driver, pin, sink, input } = wire.edge;
   const { outputsUm } = libraryCellOf(library, placed.cells[driver]);
@@ -187,12 +222,12 @@ const ROW_LABEL_PX = 92;
  */
 export function chipSvg(
   design: RoutedDesign,
-  { width = 1200, region, title }: ViewOptions = {},
+  { width = 1200, region, title, clock = false }: ViewOptions = {},
 ): string {
   const { placed, library, rowY, rowHeight, wires } = design;
   const cells = placedCells(design);
   const box = chipBox(design, cells);
-  const margin = library.gridUm;
+  const margin = (clock ? 4 : 1) * library.gridUm;
   const view = region ?? {
     x0: box.x0 - margin,
     y0: box.y0 - margin,
@@ -258,6 +293,19 @@ export function chipSvg(
     }
   }
   parts.push("</g>");
+  if (clock) {
+    clockLines(design, box).forEach((points, line) =>
+      parts.push(
+        `<polyline points="${
+          points.map(([x, y]) => `${left(x)},${top(y)}`).join(" ")
+        }" fill="none" stroke="${CLOCK_COLORS[line]}" stroke-width="${
+          Math.max(1, 2 * scale).toFixed(2)
+        }" stroke-dasharray="6 3"><title>clock line ${
+          line + 1
+        } of the timing model</title></polyline>`,
+      )
+    );
+  }
   parts.push(...cellLabels(cells, view, scale, left, top));
   const frame = rowLabels(rows, view, top);
   return [
@@ -265,7 +313,7 @@ export function chipSvg(
       escapeXml(FONT_FAMILY)
     }">`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
-    legend(design, view, scale, title ?? placed.name),
+    legend(design, view, scale, title ?? placed.name, clock),
     `<svg x="${ROW_LABEL_PX}" y="${LEGEND_PX}" width="${
       width - ROW_LABEL_PX
     }" height="${height - LEGEND_PX}">`,
@@ -339,7 +387,7 @@ function rowLabels(
     const y = Number(top(middle)) + LEGEND_PX + 4;
     if (middle < view.y0 || middle > view.y1 || last - y < 13) continue;
     last = y;
-    const phase = row % CLOCK_PHASES;
+    const phase = phaseOf(row);
     parts.push(
       `<text x="${ROW_LABEL_PX - 18}" y="${y.toFixed(1)}">row ${row}, ph ${
         phase + 1
@@ -357,6 +405,7 @@ function legend(
   view: Region,
   scale: number,
   title: string,
+  clock: boolean,
 ): string {
   const parts: string[] = [];
   const items: [string, string][] = [
@@ -367,6 +416,12 @@ function legend(
     [LAYER_COLORS.horizontal, "horizontal wire"],
     [LAYER_COLORS.vertical, "vertical wire"],
     [VIA_COLOR, "via"],
+    ...(clock
+      ? CLOCK_COLORS.map((color, i): [string, string] => [
+        color,
+        `clock line ${i + 1} (model)`,
+      ])
+      : []),
   ];
   const tracks = channels.reduce((sum, c) => sum + c.tracks, 0);
   parts.push(
@@ -453,7 +508,7 @@ function middleOf({ segments }: Wire, gridUm: number) {
 
 const FIGURE_WIDTH = 960;
 const MAX_FIGURE_HEIGHT = 900;
-const FIGURE_FRAME_PX = 150;
+const FIGURE_FRAME_PX = 170;
 
 /**
  * The chip as a plotly specification: everything to scale, one legend entry per phase and layer.
@@ -467,6 +522,7 @@ export function chipFigure(
       "Cells coloured by clock phase, wires by layer. Zoom with the mouse; the legend switches layers.",
     width = FIGURE_WIDTH,
     height,
+    region,
   }: ChipFigureOptions = {},
 ): FigureSpec {
   const { placed, library, rowY, rowHeight, wires } = design;
@@ -533,12 +589,27 @@ export function chipFigure(
       { name: "wires" },
     ),
   );
-  const fit = (width - FIGURE_FRAME_PX) * (box.y1 - box.y0) /
-      (box.x1 - box.x0) + FIGURE_FRAME_PX;
+  clockLines(design, box).forEach((points, line) =>
+    data.push({
+      type: "scatter",
+      mode: "lines",
+      name: `clock line ${line + 1} (model)`,
+      visible: "legendonly",
+      hoverinfo: "skip",
+      x: points.map(([x]) => x),
+      y: points.map(([, y]) => y),
+      line: { width: 1.5, color: CLOCK_COLORS[line], dash: "dash" },
+    })
+  );
+  const view = region ?? box;
+  const fit = (width - FIGURE_FRAME_PX) * (view.y1 - view.y0) /
+      (view.x1 - view.x0) + FIGURE_FRAME_PX;
   const axis = (text: string) => ({
     title: { text, standoff: 10 },
     showgrid: false,
     zeroline: false,
+    // The frame fits the chip instead of leaving the rest of the page empty within it.
+    constrain: "domain",
     ticks: "outside",
     tickformat: ",d",
     linecolor: "#666666",
@@ -560,13 +631,16 @@ export function chipFigure(
         x: 0,
         xref: "container",
         xanchor: "left",
-        pad: { l: 16 },
+        y: 1,
+        yref: "container",
+        yanchor: "top",
+        pad: { l: 16, t: 14 },
         font: { size: 17, color: TEXT_COLOR },
       },
       font: { family: FONT_FAMILY, size: 13, color: TEXT_COLOR },
       paper_bgcolor: "#ffffff",
       plot_bgcolor: "#ffffff",
-      margin: { l: 70, r: 20, t: 80, b: 60 },
+      margin: { l: 70, r: 20, t: 110, b: 60 },
       showlegend: true,
       legend: {
         orientation: "h",
@@ -579,12 +653,12 @@ export function chipFigure(
       dragmode: "pan",
       xaxis: {
         ...axis("x (um)"),
-        range: [box.x0 - 20, box.x1 + 20],
+        range: [view.x0 - 20, view.x1 + 20],
         autorange: false,
       },
       yaxis: {
         ...axis("y (um)"),
-        range: [box.y0 - 20, box.y1 + 20],
+        range: [view.y0 - 20, view.y1 + 20],
         autorange: false,
         scaleanchor: "x",
       },
