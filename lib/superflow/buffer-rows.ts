@@ -85,6 +85,8 @@ export interface BufferRows {
   rounds: BufferRound[];
   rowsAdded: number;
   buffersAdded: number;
+  /** Nets longer than the limit at the start; a better place is tried before the first insertion. */
+  overlongAtStart: number;
   /** Nets still longer than the limit. */
   overlong: number;
   longestUm: number;
@@ -239,6 +241,10 @@ export function insertBufferRows(
     rounds.push({ threshold, overlong: before, rows: cuts.length, buffers });
   };
 
+  const overlongAtStart = overlong().length;
+  // Some nets need no buffer but only a better place, at the price of others.
+  if (overlongAtStart > 0) placed = refine(placed, updates);
+
   if (selection === "rows") {
     for (const threshold of thresholds) {
       for (let round = 0; round < insertRounds; round++) {
@@ -271,6 +277,7 @@ export function insertBufferRows(
     rounds,
     rowsAdded: rounds.reduce((sum, { rows }) => sum + rows, 0),
     buffersAdded: rounds.reduce((sum, { buffers }) => sum + buffers, 0),
+    overlongAtStart,
     overlong: overlong().length,
     longestUm: longestNetUm(placed, library, { dyUm }),
   };

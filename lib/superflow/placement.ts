@@ -9,7 +9,7 @@
  * | --- | --- |
  * | superflow | wire length, timing, maximum length, density with true widths (`place-analytic.ts`) |
  * | taas | the same from one start, without maximum length; all cells as wide as the widest, wires between their centres: our TAAS-like |
- * | gordian | squared wire length, fixed ports, recursive bipartition: our GORDIAN-like |
+ * | gordian | squared wire length, ports fixed in the order of the sweeps, recursive bipartition: our GORDIAN-like |
  * | barycentre, median | sweeps over the rows (Sugiyama) |
  * | annealing | simulated annealing from a random placement |
  * | topological, random | the order of a topological walk; any order |
@@ -98,7 +98,8 @@ function placeGlobally(
     case "taas":
       return placeUniform(model, fold(key, "analytic"), analytic);
     case "gordian":
-      return [placeGordian(model, random())];
+      // Fixed ports in a good order: at random they would decide the result.
+      return [placeGordian(model, placeBarycentre(model, random()))];
     case "barycentre":
       return [placeBarycentre(model, random(), { by: "mean" })];
     case "median":
