@@ -260,6 +260,7 @@ test("random channels: legal, between the bound and the baseline", () => {
       assert.is(fault(pins, found), undefined, `seed ${seed}`);
       assert.ok(found.tracks >= density(pins));
     }
+    assert.ok(routes[0].tracks <= routes[1].tracks, `seed ${seed}`);
     negotiated += routes[0].tracks;
     leftEdge += routes[1].tracks;
     bound += density(pins);
@@ -267,6 +268,16 @@ test("random channels: legal, between the bound and the baseline", () => {
   assert.ok(negotiated < leftEdge, `${negotiated} ${leftEdge}`);
   // Random permutations are far denser in constraints than placed rows.
   assert.ok(negotiated < 1.25 * bound, `${negotiated} of ${bound}`);
+});
+
+test("every column with both pins: still legal, never worse than the baseline", () => {
+  for (const size of [6, 14, 24]) {
+    const pins = randomChannel(size, size, size);
+    const found = routeNegotiated(pins);
+    assert.is(fault(pins, found), undefined, `size ${size}`);
+    assert.ok(found.tracks <= routeLeftEdge(pins).tracks);
+    assert.is(found.expansions, found.tracks - density(pins));
+  }
 });
 
 test("the checker of these tests finds a wire moved by one track", () => {

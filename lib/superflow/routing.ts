@@ -64,7 +64,7 @@ export interface ChannelReport {
   expansions: number;
   /** Rounds of negotiation, over all expansions. */
   rounds: number;
-  /** The negotiation did not end and the left-edge router took over. */
+  /** No negotiation ended with as few tracks as the left-edge router, whose routing it is. */
   fellBack: boolean;
   vias: number;
   wirelengthUm: number;
@@ -81,16 +81,10 @@ export interface RoutedDesign {
   wires: Wire[];
 }
 
-export interface RoutingOptions {
+export interface RoutingOptions extends NegotiationOptions {
   library: CellLibrary;
   /** Default: negotiated. */
   router?: Router;
-  /** Rounds of negotiation before the channel is widened; our choice. */
-  maxRounds?: number;
-  /** Tracks above the lower bound before the left-edge router takes over; our choice. */
-  maxExpansions?: number;
-  /** Cost of a via in grid steps; our choice. */
-  viaCost?: number;
   /** Of each connection in the order of `edges()`: those of higher values are routed first. */
   criticality?: ArrayLike<number>;
   /** Called after each channel. */
@@ -118,7 +112,7 @@ export interface ChannelRoute {
   fellBack: boolean;
 }
 
-/** Columns free on each side of a channel for detours. */
+/** Columns free on each side of a channel for detours, before it is widened. */
 const MARGIN_COLUMNS = 3;
 
 /**
@@ -333,7 +327,12 @@ class Negotiation {
   readonly tracks: number;
   readonly viaCost: number;
 
-  constructor(pins: ChannelPins, tracks: number, viaCost: number) {
+  constructor(
+    pins: ChannelPins,
+    tracks: number,
+    viaCost: number,
+    margin: number,
+  ) {
     this.pins = pins;
     this.tracks = tracks;
     this.viaCost = viaCost;
@@ -343,8 +342,8 @@ class Negotiation {
       low = Math.min(low, bottom[i], top[i]);
       high = Math.max(high, bottom[i], top[i]);
     }
-    this.left = low - MARGIN_COLUMNS;
-    this.width = high - low + 1 + 2 * MARGIN_COLUMNS;
+    this.left = low - margin;
+    this.width = high - low + 1 + 2 * margin;
     this.size = this.width * tracks;
     this.users = new Uint16Array(2 * this.size);
     this.history = new Float64Array(2 * this.size);
@@ -468,62 +467,112 @@ class Negotiation {
   }
 }
 
+export interface NegotiationOptions {
+  /** Rounds of one negotiation at most; default 80, our choice. */
+  maxRounds?: number;
+  /** Tracks above the lower bound that negotiation may ask for; default as many as the baseline needs. */
+  maxExpansions?: number;
+  /** Cost of a via in grid steps; default 2, our choice. */
+  viaCost?: number;
+}
+
+/** Rounds without fewer contested points after which a negotiation is given up. */
+const PATIENCE = 25;
+
+/** One negotiation with a given number of tracks; paths as corners, undefined if it does not end well. */
+function negotiate(
+  pins: ChannelPins,
+  tracks: number,
+  order: number[],
+  margin: number,
+  { maxRounds = 80, viaCost = 2 }: NegotiationOptions,
+): { paths: Int32Array[] | undefined; rounds: number } {
+  const channel = new Negotiation(pins, tracks, viaCost, margin);
+  let fewest = Infinity;
+  let since = 0;
+  for (let round = 1; round <= maxRounds; round++) {
+    for (const i of order) {
+      const path = channel.paths[i];
+      if (path !== undefined && !channel.contested(path)) continue;
+      channel.remove(i);
+      const found = channel.find(i);
+      if (found === undefined) return { paths: undefined, rounds: round };
+      channel.add(i, found);
+    }
+    const contested = channel.charge();
+    if (contested === 0) {
+      return {
+        paths: order.map((_, i) => channel.cornersOf(i)),
+        rounds: round,
+      };
+    }
+    since = contested < fewest ? 0 : since + 1;
+    fewest = Math.min(fewest, contested);
+    if (since >= PATIENCE) return { paths: undefined, rounds: round };
+  }
+  return { paths: undefined, rounds: maxRounds };
+}
+
 /**
- * Routes a channel by negotiation, from the lower bound of tracks upwards: while some points stay
- * contested after `maxRounds`, the channel is widened by a track and negotiation begins anew.
+ * Routes a channel by negotiation: with as many tracks as the lower bound asks for, and while some
+ * points stay contested, with 1, 2, 4 ... tracks more; from the last failure and the first success
+ * the fewest tracks are then found by halving. A routing by the left-edge algorithm is the limit: if
+ * negotiation does not reach its number of tracks, it is the result.
+ *
+ * @param extraTracks Tracks above the lower bound to begin with.
  */
 export function routeNegotiated(
   pins: ChannelPins,
-  { maxRounds = 80, maxExpansions = 60, viaCost = 2 }: {
-    maxRounds?: number;
-    maxExpansions?: number;
-    viaCost?: number;
-  } = {},
+  options: NegotiationOptions = {},
   extraTracks = 0,
 ): ChannelRoute {
-  requireDistinct(pins);
+  const baseline = routeLeftEdge(pins);
   const { bottom, top, priority } = pins;
   const bound = density(pins);
-  if (bound === 0) return { ...routeLeftEdge(pins), fellBack: false };
+  if (bound === 0) return baseline;
   // Long connections have the fewest ways: first, among those of equal priority.
   const order = Array.from(bottom.keys()).sort((a, b) =>
     (priority?.[b] ?? 0) - (priority?.[a] ?? 0) ||
     Math.abs(bottom[b] - top[b]) - Math.abs(bottom[a] - top[a]) || a - b
   );
+  const first = bound + extraTracks;
+  const most = Math.max(
+    first,
+    Math.min(baseline.tracks, first + (options.maxExpansions ?? Infinity)),
+  );
   let rounds = 0;
-  for (let expansions = 0; expansions <= maxExpansions; expansions++) {
-    const tracks = bound + extraTracks + expansions;
-    const channel = new Negotiation(pins, tracks, viaCost);
-    for (let round = 0; round < maxRounds; round++) {
-      rounds++;
-      let walledIn = false;
-      for (const i of order) {
-        const path = channel.paths[i];
-        if (path !== undefined && !channel.contested(path)) continue;
-        channel.remove(i);
-        const found = channel.find(i);
-        if (found === undefined) walledIn = true;
-        else channel.add(i, found);
-      }
-      const contested = channel.charge();
-      if (walledIn) break;
-      if (contested === 0) {
-        return {
-          tracks,
-          paths: Array.from(bottom.keys(), (i) => channel.cornersOf(i)),
-          expansions,
-          rounds,
-          fellBack: false,
-        };
-      }
-    }
-  }
-  return {
-    ...routeLeftEdge(pins),
-    expansions: maxExpansions,
-    rounds,
-    fellBack: true,
+  let best: ChannelRoute | undefined;
+  const attempt = (tracks: number): boolean => {
+    const margin = MARGIN_COLUMNS + ((tracks - bound) >> 1);
+    const tried = negotiate(pins, tracks, order, margin, options);
+    rounds += tried.rounds;
+    const { paths } = tried;
+    if (paths === undefined) return false;
+    best = {
+      tracks,
+      paths,
+      expansions: tracks - first,
+      rounds,
+      fellBack: false,
+    };
+    return true;
   };
+  let failed = first - 1;
+  let step = 1;
+  for (let tracks = first; !attempt(tracks); step *= 2) {
+    failed = tracks;
+    if (tracks >= most) break;
+    tracks = Math.min(most, tracks + step);
+  }
+  while (best !== undefined && best.tracks - failed > 1) {
+    const middle = (failed + best.tracks) >> 1;
+    if (!attempt(middle)) failed = middle;
+  }
+  if (best === undefined) {
+    const expansions = Math.max(0, baseline.tracks - first);
+    return { ...baseline, expansions, rounds, fellBack: true };
+  }
+  return { ...best, rounds };
 }
 
 // Designs -----------------------------------------------------------------------------------------
