@@ -1,5 +1,5 @@
 /**
- * Speed of the engine beside its peers, measured in one go.
+ * Speed of the engine beside its peers, and of the SuperFlow, measured in one go.
  *
  *     npm run bench                         everything, about 20 minutes
  *     npm run bench -- --only gpt --quick   one part, a few steps
@@ -25,6 +25,7 @@ import {
 } from "./bench/gpt.ts";
 import { median } from "./bench/measure.ts";
 import { updateReadme } from "./bench/readme.ts";
+import { exponents, flowTable, measureFlows } from "./bench/flow.ts";
 import { ask, findPeers, Interrupted, type Peer } from "./bench/peers.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
 
@@ -73,7 +74,7 @@ const GPT_CASES: GptCase[] = [
 ];
 
 interface Options {
-  only?: "gpt" | "gemm";
+  only?: "gpt" | "gemm" | "flow";
   quick: boolean;
   repeats: number;
   json?: string;
@@ -438,7 +439,9 @@ async function bench(options: Options): Promise<number> {
     writeAtomic(path, JSON.stringify({ ...part, provenance }, null, 2) + "\n");
   };
 
-  if (options.only !== "gemm") {
+  const runs = (part: Options["only"]) =>
+    options.only === undefined || options.only === part;
+  if (runs("gpt")) {
     const { peers, absent } = await findPeers("gpt");
     const rows: GptRow[] = [];
     for (const gpt of GPT_CASES) {
@@ -454,11 +457,23 @@ async function bench(options: Options): Promise<number> {
     write("gpt", { cases: GPT_CASES, rows, bars, absent });
     if (options.save) updateReadme();
   }
-  if (options.only !== "gpt") {
+  if (runs("gemm")) {
     const { peers: all, absent } = await findPeers("gemm");
     const { peers, rows } = await measureGemm(all, options, failures);
     console.log(`\nMatrix products, GFLOP/s\n${gemmTable(peers, rows)}\n`);
     write("gemm", { rows, absent });
+  }
+  if (runs("flow")) {
+    const { rows, absent } = await measureFlows(options, progress);
+    const growth = exponents(rows);
+    console.log(`\nSuperFlow, RTL to checked GDSII, one process each`);
+    console.log(textTable(flowTable(rows)));
+    for (const line of absent) console.log(`absent: ${line}`);
+    const shown = Object.entries(growth).map(([name, p]) =>
+      `${name} ${p.toFixed(2)}`
+    );
+    console.log(`Exponents over cells: ${shown.join(", ")}\n`);
+    write("flow", { rows, exponents: growth, absent });
   }
   if (options.json !== undefined) {
     writeAtomic(options.json, JSON.stringify(report, null, 2) + "\n");
@@ -472,9 +487,11 @@ async function bench(options: Options): Promise<number> {
 
 main(() => {
   const program = new Command("bench")
-    .description("Speed of the engine beside stock tfjs and PyTorch")
+    .description(
+      "Speed of the engine beside stock tfjs and PyTorch, and of the SuperFlow",
+    )
     .addOption(
-      new Option("--only <part>", "one part").choices(["gpt", "gemm"]),
+      new Option("--only <part>", "one part").choices(["gpt", "gemm", "flow"]),
     )
     .option("--quick", "few steps, one round, small sizes", false)
     .option(
