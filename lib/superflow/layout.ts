@@ -95,7 +95,14 @@ export function structureName(cell: Cell): string {
   )!;
 }
 
-/** The inverse of `structureName`; undefined for structures that are no cells. */
+/**
+ * The inverse of `structureName`; undefined for structures that are no cells.
+ *
+ * @example
+ * ```ts
+ * structureCell("maj_bib"); // { kind: "maj", inverted: [false, true, false] }
+ * ```
+ */
 export function structureCell(name: string): StructureCell | undefined {
   if (Object.hasOwn(PLAIN_STRUCTURES, name)) return PLAIN_STRUCTURES[name];
   const splitter = /^spl(2|[3-9]L|[1-9]\d+L)$/.exec(name);
@@ -127,6 +134,11 @@ export function outputPinName(pin: number, outputs: number): string {
 /**
  * Names that every reader of layouts accepts, one for each of the given ones and all different:
  * letters, digits, _ and $. Names that are so already stay.
+ *
+ * @example
+ * ```ts
+ * layoutNames(["sum[0]", "sum_0_", "cout"]); // ["sum_0__2", "sum_0_", "cout"]
+ * ```
  */
 export function layoutNames(names: string[]): string[] {
   const safe = /^[A-Za-z0-9_$]+$/;
@@ -409,7 +421,17 @@ export interface LayoutShapes {
   angled: { what: string; xUm: number; yUm: number }[];
 }
 
-/** Rectangles of a closed polygon with right angles; undefined if it has others. */
+/**
+ * Rectangles of a closed polygon with right angles; undefined if it has others.
+ *
+ * @param xy Corners x, y, x, y ...; the last repeats the first.
+ * @returns x0, y0, x1, y1 of each, from below; cut along horizontal lines.
+ *
+ * @example
+ * ```ts
+ * rectanglesOf([0, 0, 2, 0, 2, 1, 1, 1, 1, 2, 0, 2, 0, 0]); // [[0, 0, 2, 1], [0, 1, 1, 2]]
+ * ```
+ */
 export function rectanglesOf(
   xy: ArrayLike<number>,
 ): [number, number, number, number][] | undefined {

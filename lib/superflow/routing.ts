@@ -121,6 +121,11 @@ const MARGIN_COLUMNS = 3;
  * A connection whose pins are in different columns uses a point of some track in each column from one
  * to the other, both included; so the largest number of them over a column is a bound. Two are needed
  * where pins of two connections face each other.
+ *
+ * @example
+ * ```ts
+ * density({ bottom: Int32Array.of(0, 1, 2), top: Int32Array.of(4, 3, 6) }); // 3
+ * ```
  */
 export function density({ bottom, top }: ChannelPins): number {
   const begins = new Map<number, number>();
@@ -192,6 +197,13 @@ interface Trunk {
  * Routes a channel by the left-edge algorithm: tracks are filled from below, each from left to right
  * with trunks all of whose vertical constraints are met. Where constraints form a loop, one of its
  * trunks is split in two at a column without pins, which breaks the loop. It always completes.
+ *
+ * @example
+ * ```ts
+ * const { tracks, paths } = routeLeftEdge({ bottom: Int32Array.of(0), top: Int32Array.of(4) });
+ * tracks; // 1
+ * paths[0]; // [0, 0, 0, 1, 4, 1, 4, 2]
+ * ```
  */
 export function routeLeftEdge(pins: ChannelPins): ChannelRoute {
   requireDistinct(pins);

@@ -217,8 +217,8 @@ const ROW_LABEL_PX = 92;
 /**
  * The chip, or a region of it, as an SVG document.
  *
- * @example
- * chipSvg(design, { region: { x0: 0, y0: 0, x1: 400, y1: 300 } });
+ * @param options.region Part to draw, in um: the same drawing, nearer.
+ * @throws RangeError if there are no cells or the region is empty.
  */
 export function chipSvg(
   design: RoutedDesign,

@@ -251,7 +251,14 @@ export function encodeReal(x: number): [number, number] {
   return [((x < 0 ? 0x80 : 0) + exponent) * 2 ** 24 + upper, lower];
 }
 
-/** The number of an excess-64 real, of which `encodeReal` is the inverse. */
+/**
+ * The number of an excess-64 real, of which `encodeReal` is the inverse.
+ *
+ * @example
+ * ```ts
+ * decodeReal(0xc2640000, 0); // -100
+ * ```
+ */
 export function decodeReal(upper: number, lower: number): number {
   const fraction = ((upper & 0xffffff) * 2 ** 32 + lower) / 2 ** 56;
   const size = fraction * 16 ** (((upper >>> 24) & 0x7f) - 64);
@@ -449,6 +456,14 @@ function writeElement(out: Output, element: GdsElement): void {
  *
  * @throws RangeError if a value does not fit the format, such as a coordinate beyond 32 bits, or if
  * two structures have the same name or a reference none.
+ *
+ * @example
+ * ```ts
+ * const elements = [{ type: "sref", structure: "a", xy: Int32Array.of(5, 6) }];
+ * const structures = [{ name: "a", elements: [] }, { name: "b", elements }];
+ * const bytes = writeGds({ name: "L", userUnit: 0.001, unitM: 1e-9, structures });
+ * readGds(bytes).structures[1].elements[0].xy; // [5, 6]
+ * ```
  */
 export function writeGds(library: GdsLibrary): Uint8Array {
   const names = new Set<string>();
