@@ -392,6 +392,42 @@ test("fuzz: every method gives legal netlists that compute the same", async () =
   }
 });
 
+test("signals with many sinks: counts kept up to date while levels move", async () => {
+  // An enable for gates in several ranks, some of which take it twice.
+  const cells: Cell[] = ["en", "a"].map((name) => ({
+    name,
+    kind: "input",
+    inputs: [],
+  }));
+  const pin = (cell: number) => ({ cell, pin: 0, inverted: false });
+  cells.push({ name: "gate", kind: "and", inputs: [pin(0), pin(1)] });
+  for (let i = 0; i < 70; i++) {
+    cells.push({
+      name: `g${i}`,
+      kind: "maj",
+      inputs: [
+        pin(i % 2 === 0 ? 0 : 2),
+        pin(i % 5 === 0 ? 0 : 2),
+        pin(i < 9 ? 1 : cells.length - 7),
+      ],
+    });
+  }
+  for (let i = 66; i < 73; i++) {
+    cells.push({ name: `o${i}`, kind: "output", inputs: [pin(i)] });
+  }
+  const netlist = { name: "enable", cells };
+  const counts: number[] = [];
+  for (const levels of ["asap", "alap", "lp", "improved"] as const) {
+    const result = await insertBuffers(netlist, { levels, moves: 20_000 });
+    assert.equal(checkLegality(result), [], levels);
+    assert.ok(checkSimulation(result, netlist).equal, levels);
+    assert.is(bufferAndSplitterCount(result), recount(result, 4), levels);
+    counts.push(bufferAndSplitterCount(result));
+  }
+  assert.ok(counts[3] <= counts[2] && counts[2] <= counts[1], `${counts}`);
+  assert.ok(counts[3] < counts[1], `something moved: ${counts}`);
+});
+
 test("hand case: naive chains against shared ones", async () => {
   // a drives gates in two ranks: one splitter, then two chains or a shared one.
   const netlist = readVerilog(

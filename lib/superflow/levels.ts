@@ -117,6 +117,25 @@ function sortedTreeCells(
   }
 }
 
+/** `treeCells` of sinks given as their number per level, none above `top`. */
+function countedTreeCells(
+  source: number,
+  counts: Int32Array,
+  top: number,
+  capacity: number,
+): number {
+  let edges = 0;
+  let cells = 0;
+  for (let level = top; level > source + 1; level--) {
+    edges = Math.ceil((edges + counts[level]) / capacity);
+    cells += edges;
+  }
+  for (let level = source; level >= 0; level--) {
+    if (counts[level] > 0) return INFEASIBLE;
+  }
+  return edges + counts[source + 1] === 1 ? cells : INFEASIBLE;
+}
+
 /** The latest level at which a source can drive sinks at levels that fall or stay. */
 function latestSource(sinks: Int32Array, capacity: number): number {
   let level = sinks[0];
@@ -260,18 +279,9 @@ export function alapLevels({ latest }: LevelProblem): Int32Array {
  * early, those that are due first come first.
  */
 export function asapLevels(problem: LevelProblem): Int32Array {
-  const { order, fixed, latest, lowest, driverStart, drivers, capacity } =
-    problem;
-  const levels = latest.slice();
-  const fits = (v: number) => {
-    for (let i = driverStart[v]; i < driverStart[v + 1]; i++) {
-      const u = drivers[i];
-      if (treeCells(levels[u], sinkLevels(problem, levels, u), capacity) < 0) {
-        return false;
-      }
-    }
-    return true;
-  };
+  const { order, fixed, latest, lowest, driverStart, drivers } = problem;
+  const state = new LevelState(problem, latest);
+  const { levels } = state;
   // Drivers first: a driver's latest level is below that of its sinks.
   for (const v of Array.from(order).sort((a, b) => latest[a] - latest[b])) {
     if (fixed[v]) continue;
@@ -279,7 +289,11 @@ export function asapLevels(problem: LevelProblem): Int32Array {
     for (let i = driverStart[v]; i < driverStart[v + 1]; i++) {
       level = Math.max(level, levels[drivers[i]] + 1);
     }
-    for (levels[v] = level; levels[v] < latest[v] && !fits(v);) levels[v]++;
+    for (; level < levels[v]; level++) {
+      const change = state.propose(v, level - levels[v], false);
+      if (!Number.isNaN(change)) state.accept(change);
+      else state.undo();
+    }
   }
   return levels;
 }
@@ -435,6 +449,9 @@ const MANY_NODES = 20_000;
 /** Nodes that one move may carry along because they are in its way. */
 const MAX_CARRIED = 40;
 
+/** Sinks from which on a tree is counted from a histogram of levels instead of a sorted list. */
+const MANY_SINKS = 25;
+
 /** Nodes that a cluster grows to before its neighbours are no longer asked. */
 const MAX_CLUSTER = 20;
 
@@ -447,6 +464,23 @@ const JOIN_PROBABILITY = 0.8;
 /** Share of moves that take a cluster. These four: the best of seven settings tried on c1908. */
 const CLUSTER_SHARE = 0.3;
 
+/** How often each entry of `drivers` occurs among the sinks of that driver. */
+function driverTimes(
+  { size, driverStart, drivers, sinkStart, sinks }: LevelProblem,
+): Uint32Array {
+  const times = new Uint32Array(drivers.length);
+  const next = driverStart.slice(); // the entry of a node that the next driver takes
+  for (let v = 0; v < size; v++) {
+    for (let i = sinkStart[v]; i < sinkStart[v + 1]; i++) {
+      const w = sinks[i];
+      let at = next[w];
+      if (drivers[at] !== v) at = ++next[w];
+      times[at]++;
+    }
+  }
+  return times;
+}
+
 /** Levels under change: the cells of each tree, and a move that can be taken back. */
 class LevelState {
   readonly problem: LevelProblem;
@@ -455,6 +489,10 @@ class LevelState {
   /** Cells of each node's tree as of the last accepted move. */
   private readonly cells: Int32Array;
   private readonly scratch: Int32Array;
+  /** Of nodes with many sinks, the number of these per level. */
+  private readonly counts = new Map<number, Int32Array>();
+  /** For each entry of `drivers` of a node, how many of the driver's sinks are that node. */
+  private readonly times: Uint32Array;
   /** Number of the move that last touched a node's tree. */
   private readonly stamp: Int32Array;
   private move = 0;
@@ -466,17 +504,21 @@ class LevelState {
   private readonly inside: Int32Array;
 
   constructor(problem: LevelProblem, levels: Int32Array) {
-    const { size, sinkStart } = problem;
+    const { size, sinkStart, sinks } = problem;
     this.problem = problem;
     this.levels = levels.slice();
     this.cells = new Int32Array(size);
     this.stamp = new Int32Array(size);
     this.inside = new Int32Array(size);
-    let most = 0;
     for (let v = 0; v < size; v++) {
-      most = Math.max(most, sinkStart[v + 1] - sinkStart[v]);
+      const [a, b] = [sinkStart[v], sinkStart[v + 1]];
+      if (b - a < MANY_SINKS) continue;
+      const counts = new Int32Array(problem.depth + 2);
+      for (let i = a; i < b; i++) counts[levels[sinks[i]]]++;
+      this.counts.set(v, counts);
     }
-    this.scratch = new Int32Array(most);
+    this.scratch = new Int32Array(MANY_SINKS);
+    this.times = driverTimes(problem);
     for (let v = 0; v < size; v++) {
       this.cells[v] = this.tree(v);
       if (this.cells[v] === INFEASIBLE) {
@@ -490,25 +532,21 @@ class LevelState {
 
   /** Cells of a tree at the present levels. */
   private tree(v: number): number {
-    const { sinkStart, sinks, capacity } = this.problem;
+    const { sinkStart, sinks, capacity, depth } = this.problem;
     const { levels, scratch } = this;
     const a = sinkStart[v];
     const k = sinkStart[v + 1] - a;
     if (k === 0) return 0;
     if (k === 1) return Math.max(INFEASIBLE, levels[sinks[a]] - levels[v] - 1);
-    if (k > 24) { // beyond, sorting by insertion is the slower one
-      for (let i = 0; i < k; i++) scratch[i] = -levels[sinks[a + i]];
-      scratch.subarray(0, k).sort();
-      for (let i = 0; i < k; i++) scratch[i] = -scratch[i];
-    } else {
-      for (let i = 0; i < k; i++) {
-        const level = levels[sinks[a + i]];
-        let j = i;
-        for (; j > 0 && scratch[j - 1] < level; j--) {
-          scratch[j] = scratch[j - 1];
-        }
-        scratch[j] = level;
-      }
+    if (k >= MANY_SINKS) {
+      const counts = this.counts.get(v)!;
+      return countedTreeCells(levels[v], counts, depth + 1, capacity);
+    }
+    for (let i = 0; i < k; i++) { // by insertion, falling
+      const level = levels[sinks[a + i]];
+      let j = i;
+      for (; j > 0 && scratch[j - 1] < level; j--) scratch[j] = scratch[j - 1];
+      scratch[j] = level;
     }
     return sortedTreeCells(levels[v], scratch, k, capacity);
   }
@@ -523,11 +561,25 @@ class LevelState {
     const { driverStart, drivers } = this.problem;
     this.moved.push(v);
     this.before.push(this.levels[v]);
-    this.levels[v] = level;
+    this.shift(v, level);
     this.touch(v);
     for (let i = driverStart[v]; i < driverStart[v + 1]; i++) {
       this.touch(drivers[i]);
     }
+  }
+
+  /** Changes a level, in the histograms too. */
+  private shift(v: number, level: number): void {
+    const { driverStart, drivers } = this.problem;
+    if (this.counts.size > 0) {
+      for (let i = driverStart[v]; i < driverStart[v + 1]; i++) {
+        const counts = this.counts.get(drivers[i]);
+        if (counts === undefined) continue;
+        counts[this.levels[v]] -= this.times[i];
+        counts[level] += this.times[i];
+      }
+    }
+    this.levels[v] = level;
   }
 
   /** Moves a node up and, while its tree does not fit, its nearest sinks with it. */
@@ -635,8 +687,13 @@ class LevelState {
     };
     for (let n = 0; n < cluster.length && cluster.length < MAX_CLUSTER; n++) {
       const x = cluster[n];
-      for (let i = sinkStart[x]; i < sinkStart[x + 1]; i++) {
-        ask(sinks[i], levels[sinks[i]] - levels[x]);
+      const a = sinkStart[x];
+      const k = sinkStart[x + 1] - a;
+      // Of many sinks, some in a row from a random one on.
+      const first = k > MANY_SINKS ? Math.floor(unit() * k) : 0;
+      for (let i = 0; i < Math.min(k, MANY_SINKS); i++) {
+        const w = sinks[a + (first + i) % k];
+        ask(w, levels[w] - levels[x]);
       }
       for (let i = driverStart[x]; i < driverStart[x + 1]; i++) {
         ask(drivers[i], levels[x] - levels[drivers[i]]);
@@ -673,7 +730,7 @@ class LevelState {
 
   undo(): void {
     for (let i = this.moved.length - 1; i >= 0; i--) {
-      this.levels[this.moved[i]] = this.before[i];
+      this.shift(this.moved[i], this.before[i]);
     }
   }
 }
