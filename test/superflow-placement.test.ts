@@ -27,6 +27,7 @@ import {
   PLACEMENT_METHODS,
   type PlacementMethod,
   refine,
+  wireUm,
 } from "../lib/superflow/placement.ts";
 import {
   addWireGradient,
@@ -212,6 +213,38 @@ test("clock: slack of a placed chain, its worst connection named", () => {
   assert.is(totalNegativeSlackPs, 0);
   const slow = timing(placed, LIBRARY, { ...clock, setupPs: 41 });
   assert.ok(Math.abs(slow.totalNegativeSlackPs - (-2)) < TOLERANCE);
+});
+
+test("clock: heights and lengths after routing", () => {
+  const placed = place(randomNetlist(key(0), 6, 3), { method: "barycentre" });
+  const before = timing(placed, LIBRARY);
+  const list = edges(placed);
+  const same = timing(placed, LIBRARY, DEFAULT_CLOCK, {
+    rowPitchesUm: new Float64Array(4).fill(DEFAULT_CLOCK.rowPitchUm),
+  });
+  before.slackPs.forEach((slack, e) =>
+    assert.ok(Math.abs(slack - same.slackPs[e]) < TOLERANCE)
+  );
+  // 100 um of detour on every wire: 1 ps less of setup, 1 ps more of hold.
+  const detoured = timing(placed, LIBRARY, DEFAULT_CLOCK, {
+    wireLengthsUm: list.map((edge) =>
+      Math.abs(wireUm(placed, LIBRARY, edge)) + DEFAULT_CLOCK.rowPitchUm + 100
+    ),
+  });
+  before.slackPs.forEach((slack, e) =>
+    assert.ok(Math.abs(Math.abs(slack - detoured.slackPs[e]) - 1) < TOLERANCE)
+  );
+  // A taller channel: the clock comes later by as much as the data.
+  const taller = timing(placed, LIBRARY, DEFAULT_CLOCK, {
+    rowPitchesUm: [200, 200, 900, 200],
+  });
+  before.slackPs.forEach((slack, e) =>
+    assert.ok(Math.abs(slack - taller.slackPs[e]) < TOLERANCE)
+  );
+  assert.throws(
+    () => timing(placed, LIBRARY, DEFAULT_CLOCK, { rowPitchesUm: [1] }),
+    /4 required, 1 given/,
+  );
 });
 
 test("clock: what cannot be is refused", () => {

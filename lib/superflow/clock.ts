@@ -81,6 +81,9 @@ export function isReversed(row: number): boolean {
  *
  * rows 4k+1, 4k+2: q W + x,   rows 4k+3, 4k+4: q W + (W - x),   with q = floor((r - 1) / 2) runs before,
  * plus r row pitches    (derived from the meander)
+ *
+ * @example
+ * [1, 2, 3, 4].map((row) => clockPathUm(row, 100, 1000, 0)); // [100, 100, 1900, 1900]
  */
 export function clockPathUm(
   row: number,
@@ -160,35 +163,65 @@ export function checkClock(clock: ClockModel): void {
   }
 }
 
+/** What routing knows better than a placement. */
+export interface RoutedLengths {
+  /** From row r to row r + 1, where it is not the clock model's row pitch. */
+  rowPitchesUm?: ArrayLike<number>; // [R - 1]
+  /** Length of each wire, where it is not abs(dx) and one row pitch. */
+  wireLengthsUm?: ArrayLike<number>; // [E], in the order of edges()
+}
+
 /**
  * Slack of every connection of a placed netlist.
  *
  * The clock reaches a cell at its centre; wires run from pin to pin and one row pitch up. W is the
  * width of the whole placement, its left edge being where the clock enters.
+ *
+ * @param routed Heights and lengths after routing; without them those of the clock model.
  */
 export function timing(
   placed: PlacedNetlist,
   library: CellLibrary,
   clock: ClockModel = DEFAULT_CLOCK,
+  { rowPitchesUm, wireLengthsUm }: RoutedLengths = {},
 ): Timing {
   checkClock(clock);
   const { cells, levels, x } = placed;
+  const pitchUm = (row: number) => rowPitchesUm?.[row] ?? clock.rowPitchUm;
+  const top = levels.reduce((a, b) => Math.max(a, b), 0);
+  const climbUm = new Float64Array(top + 1);
+  for (let row = 0; row < top; row++) {
+    climbUm[row + 1] = climbUm[row] + pitchUm(row);
+  }
   const { leftUm, rightUm } = outlineUm(placed, library);
   const pathUm = cells.map((cell, i) =>
     clockPathUm(
       levels[i],
       x[i] * library.gridUm + libraryCellOf(library, cell).widthUm / 2 - leftUm,
       rightUm - leftUm,
-      clock.rowPitchUm,
-    )
+      0,
+    ) + climbUm[levels[i]]
   );
   const list = edges(placed);
-  const slackPs = Float64Array.from(list, (edge) => {
+  for (
+    const [what, lengths, count] of [
+      ["row pitch per channel", rowPitchesUm, top],
+      ["wire length per connection", wireLengthsUm, list.length],
+    ] as const
+  ) {
+    if (lengths !== undefined && lengths.length !== count) {
+      throw new RangeError(
+        `Cannot time ${placed.name} as there must be one ${what}: ${count} required, ${lengths.length} given`,
+      );
+    }
+  }
+  const slackPs = Float64Array.from(list, (edge, e) => {
     const { driver, sink } = edge;
     const skew = (pathUm[sink] - pathUm[driver]) / clock.clockVelocityUmPerPs;
     const delay = dataDelayPs(
       libraryCellOf(library, cells[driver]).delayPs,
-      Math.abs(wireUm(placed, library, edge)) + clock.rowPitchUm,
+      wireLengthsUm?.[e] ??
+        Math.abs(wireUm(placed, library, edge)) + pitchUm(levels[driver]),
       clock,
     );
     return Math.min(

@@ -57,6 +57,9 @@ const DEFAULTS = {
  * WA of a net of two pins at distance d.
  *
  * WA = sum x e^(x/g) / sum e^(x/g) - sum x e^(-x/g) / sum e^(-x/g) = d tanh(d / (2 g))
+ *
+ * @example
+ * weightedAverageLength(-100, 1); // 100
  */
 export function weightedAverageLength(d: number, gamma: number): number {
   return d * Math.tanh(d / (2 * gamma));
@@ -210,6 +213,7 @@ export function descend(
   const stiffness = new Float64Array(n);
   const legal = new Float64Array(n);
   const project = projector(model, x);
+  const far = model.widthSteps;
   for (let step = 0; step < iterations; step++) {
     const f = iterations > 1 ? step / (iterations - 1) : 1;
     const lambda = geometric(density, f);
@@ -229,7 +233,8 @@ export function descend(
     );
     for (let i = 0; i < n; i++) {
       velocity[i] = momentum * velocity[i] - gradient[i] / stiffness[i];
-      x[i] += velocity[i];
+      // No cell strays far from the chip, whatever the weights.
+      x[i] = Math.min(2 * far, Math.max(-far, x[i] + velocity[i]));
     }
   }
   return x;

@@ -51,6 +51,9 @@ export function isotonic(
  * @param width Width of each cell of the order, in steps.
  * @param whole Whether the result must be whole steps.
  * @throws RangeError if the cells are wider than the row.
+ *
+ * @example
+ * Array.from(legaliseRow(Float64Array.of(3, 5, 20), [4, 4, 4], 22)); // [2, 6, 18]
  */
 export function legaliseRow(
   wanted: Float64Array,
