@@ -16,12 +16,12 @@
  * | AF | flow | gates of the node's cone, each shared by its readers |
  * | req | required | latest level at which the node may stand for the depth to be kept |
  *
- * A graph is covered again until nothing is gained, since its new nodes have new cuts. With
- * `functions: "all"` (our extension) every function of three inputs is a candidate, at the price of the
- * smallest known network of majority gates: 3 for xor and multiplexer.
+ * A graph is covered again until nothing is gained, since its new nodes have new cuts. Extensions of
+ * ours: with `functions: "all"` every function of three inputs is a candidate, at the price of the
+ * smallest network of majority gates (3 for xor and multiplexer); rewriting (rewrite.ts) follows the
+ * covers; of all graphs met the one with the fewest junctions, buffers and splitters estimated, is kept.
  *
- * Scope: single outputs, three leaves. Larger cuts, and the buffers that a cover will cost, are absent:
- * depth stands for them.
+ * Scope: single outputs, three leaves. Larger cuts are absent.
  */
 import {
   isInverted,
@@ -338,8 +338,14 @@ function profiles(list: Structure[]): number[][] {
   );
 }
 
+const profileCache = new WeakMap<Structure[][], number[][][]>();
+
 function matchesOf(cuts: Cut[][], table: Structure[][]): Match[][] {
-  const profilesOf = table.map(profiles);
+  let profilesOf = profileCache.get(table)!;
+  if (profilesOf === undefined) {
+    profilesOf = table.map(profiles);
+    profileCache.set(table, profilesOf);
+  }
   return cuts.map((list) =>
     list.flatMap(({ leaves, table: f, absorbed }) =>
       profilesOf[f].map((depths): Match => ({
@@ -753,9 +759,20 @@ export function estimateJunctions(netlist: Netlist): number {
 /** Seconds that the integer program may take, our choice. */
 const EXACT_SECONDS = 20;
 /** Slacks tried where none is given, our choice. */
-const SLACKS = [0, 1, 2, 4, 8];
+const SLACKS = [0, 2, 8];
 /** Nodes from which only one slack is tried and no graph is judged by its junctions, our choice. */
 const LARGE = 20_000;
+
+/** Matches by graph: several slacks start from the same one. */
+const matchCache = new WeakMap<Mig, Map<Structure[][], Match[][]>>();
+
+function knownMatches(mig: Mig, table: Structure[][]): Match[][] {
+  const known = matchCache.get(mig) ?? new Map<Structure[][], Match[][]>();
+  matchCache.set(mig, known);
+  const matches = known.get(table) ?? matchesOf(enumerateCuts(mig), table);
+  known.set(table, matches);
+  return matches;
+}
 
 /** Covers until nothing is gained, then rewriting at the depth that was reached; reports every graph. */
 function* descend(
@@ -768,8 +785,12 @@ function* descend(
   let best = measure(graph);
   for (let round = 0; round < rounds; round++) {
     const { mig, outputs } = graph;
-    const matches = matchesOf(enumerateCuts(mig), table);
-    const chosen = flowCover(mig, outputs, matches, round === 0 ? slack : 0);
+    const chosen = flowCover(
+      mig,
+      outputs,
+      knownMatches(mig, table),
+      round === 0 ? slack : 0,
+    );
     const next = rebuild(mig, outputs, chosen, table);
     const { gates, depth } = measure(next);
     if (round > 0 && gates >= best.gates && depth >= best.depth) break;
@@ -789,7 +810,7 @@ function* rewriteOften(
 ): Generator<Graph> {
   let graph = start;
   let { gates } = measure(graph);
-  for (let pass = 0, idle = 0; pass < 4 * rounds && idle < 4; pass++) {
+  for (let pass = 0, idle = 0; pass < 4 * rounds && idle < 3; pass++) {
     const next = rewrite(graph.mig, graph.outputs, table, {
       depth,
       sideways: pass % 2 === 1,

@@ -26,11 +26,13 @@ export interface SmallNetwork {
 /** Truth tables of the three variables of a cut. */
 const VARIABLES = [0xaa, 0xcc, 0xf0];
 /** Sets of leaves tried per node, and leaves in a set on the way to three; our choice. */
-const MAX_SETS = 48;
-const MAX_LEAVES = 5;
+const MAX_SETS = 24;
+const MAX_LEAVES = 4;
 /** Largest graph: keys of gates are packed into one number. */
 export const MAX_REWRITE_NODES = 60_000;
 const RADIX = 1 << 17;
+/** A signal that the graph does not have yet. */
+const MISSING = -1;
 
 /** A graph whose nodes can be replaced; nodes nobody reads are taken out at once. */
 class Network {
@@ -144,6 +146,8 @@ class Network {
     const queue: [number, number][] = [[node, literal]];
     /** Where a node went, should it be the target of a later replacement. */
     const moved = new Map<number, number>();
+    /** Looked at last: a gate without readers may still be what another one is merged with. */
+    const loose: number[] = [];
     const current = (target: number) => {
       for (;;) {
         const next = moved.get(nodeOf(target));
@@ -156,6 +160,7 @@ class Network {
       const target = current(given);
       if (nodeOf(target) === old || moved.has(old)) continue;
       moved.set(old, target);
+      loose.push(old, nodeOf(target));
       this.outputs.forEach((output, i) => {
         if (nodeOf(output) !== old) return;
         this.outputs[i] = target ^ (output & 1);
@@ -178,8 +183,8 @@ class Network {
         }
       }
       this.readers[old] = [];
-      this.sweep(old);
     }
+    for (const at of loose) this.sweep(at);
   }
 
   /** Nodes in an order with fanins first. */
@@ -221,27 +226,31 @@ class Network {
   }
 }
 
+/** Adds a number to an ascending list, once. */
+function insert(list: number[], n: number): void {
+  let i = list.length;
+  while (i > 0 && list[i - 1] > n) i--;
+  if (i === 0 || list[i - 1] !== n) list.splice(i, 0, n);
+}
+
 /** Sets of up to three leaves that determine a node. */
 function leafSets(network: Network, node: number): number[][] {
-  const start = [...new Set(network.gate(node).map(nodeOf))].filter((n) =>
-    n > 0
-  );
-  const seen = new Set([start.slice().sort((a, b) => a - b).join()]);
-  const sets = [start];
+  const { fanins } = network;
+  const withFanins = (leaves: number[], of: number) => {
+    for (let i = 3 * of; i < 3 * of + 3; i++) {
+      if (fanins[i] > 1) insert(leaves, nodeOf(fanins[i]));
+    }
+    return leaves;
+  };
+  const same = (a: number[], b: number[]) =>
+    a.length === b.length && a.every((n, i) => n === b[i]);
+  const sets = [withFanins([], node)];
   for (let i = 0; i < sets.length && sets.length < MAX_SETS; i++) {
     for (const leaf of sets[i]) {
-      if (!network.isGate(leaf)) continue;
-      const next = new Set(sets[i]);
-      next.delete(leaf);
-      for (const literal of network.gate(leaf)) {
-        if (literal > 1) next.add(nodeOf(literal));
-      }
-      if (next.size > MAX_LEAVES) continue;
-      const sorted = [...next].sort((a, b) => a - b);
-      const key = sorted.join();
-      if (!seen.has(key)) {
-        seen.add(key);
-        sets.push(sorted);
+      if (fanins[3 * leaf] < 0) continue;
+      const next = withFanins(sets[i].filter((n) => n !== leaf), leaf);
+      if (next.length <= MAX_LEAVES && !sets.some((set) => same(set, next))) {
+        sets.push(next);
       }
     }
   }
@@ -309,7 +318,8 @@ export interface RewriteOptions {
  * One pass of rewriting over a graph.
  *
  * @param networks Candidates for each of the 256 functions of three inputs.
- * @returns A new graph with the same outputs, never with more gates.
+ * @returns A new graph with the same outputs, never with more gates nor deeper than `depth`; the same
+ *   graph if the pass led deeper.
  */
 export function rewrite(
   mig: Mig,
@@ -321,6 +331,9 @@ export function rewrite(
   // required levels from below: an output may wait until `depth`
   const required: number[] = new Array(mig.size).fill(depth);
   const order = network.order();
+  // of the candidate at hand: the literal of each signal, and its level
+  const signals = new Int32Array(8);
+  const levels = new Int32Array(8);
   for (let i = order.length - 1; i >= 0; i--) {
     for (const literal of network.gate(order[i])) {
       const fanin = nodeOf(literal);
@@ -341,33 +354,33 @@ export function rewrite(
       const freed = freedGates(network, node, leaves);
       if (freed.size <= bestGain) continue;
       const variables = leaves.map((leaf) => 2 * leaf);
+      for (let i = 0; i < 3; i++) {
+        // a function of fewer variables gives the same with 0 for the others
+        signals[1 + i] = variables[i] ?? 0;
+        levels[1 + i] = i < leaves.length ? network.levels[leaves[i]] : 0;
+      }
       for (const candidate of networks[table]) {
-        const signals: (number | undefined)[] = [0, ...variables];
-        while (signals.length < 4) signals.push(undefined);
-        const levels = signals.map((l) =>
-          l === undefined ? 0 : network.levels[nodeOf(l)]
-        );
         let added = 0;
         let circular = false;
-        for (const gate of candidate.gates) {
-          const [a, b, c] = gate.map((l) => {
-            const signal = signals[l >> 1];
-            return signal === undefined ? undefined : signal ^ (l & 1);
-          });
-          const found = a === undefined || b === undefined || c === undefined
+        let next = 4;
+        for (const [x, y, z] of candidate.gates) {
+          const [u, v, w] = [signals[x >> 1], signals[y >> 1], signals[z >> 1]];
+          const found = u < 0 || v < 0 || w < 0
             ? undefined
-            : network.find(a, b, c);
-          if (found !== undefined && nodeOf(found) === node) {
-            circular = true;
-            break;
+            : network.find(u ^ (x & 1), v ^ (y & 1), w ^ (z & 1));
+          if (found === undefined) {
+            added++;
+            levels[next] = 1 +
+              Math.max(levels[x >> 1], levels[y >> 1], levels[z >> 1]);
+            signals[next++] = MISSING;
+          } else {
+            circular = nodeOf(found) === node;
+            if (circular) break;
+            if (freed.has(nodeOf(found))) added++;
+            levels[next] = network.levels[nodeOf(found)];
+            signals[next++] = found;
           }
-          if (found === undefined || freed.has(nodeOf(found))) added++;
           if (freed.size - added <= bestGain) break;
-          levels.push(
-            found !== undefined ? network.levels[nodeOf(found)] : 1 +
-              Math.max(...gate.map((l) => levels[l >> 1])),
-          );
-          signals.push(found);
         }
         const gain = freed.size - added;
         if (circular || gain <= bestGain) continue;
@@ -380,17 +393,21 @@ export function rewrite(
       }
     }
     if (best === undefined) continue;
-    const signals = [0, ...best.variables];
-    while (signals.length < 4) signals.push(0);
-    const value = (l: number) => signals[l >> 1] ^ (l & 1);
+    const built = [0, ...best.variables];
+    while (built.length < 4) built.push(0);
+    const value = (l: number) => built[l >> 1] ^ (l & 1);
     for (const [a, b, c] of best.network.gates) {
-      signals.push(network.make(value(a), value(b), value(c)));
+      built.push(network.make(value(a), value(b), value(c)));
     }
     const literal = value(best.network.output);
-    const made = signals.slice(4).map(nodeOf);
+    const made = built.slice(4).map(nodeOf);
     if (nodeOf(literal) !== node) network.replace(node, literal);
     // what was made and is not read after all
     for (let i = made.length - 1; i >= 0; i--) network.sweep(made[i]);
   }
-  return network.rebuilt(mig);
+  const result = network.rebuilt(mig);
+  // levels required were those before the pass: where they were too hopeful it is given up
+  const depths = result.mig.depths();
+  const deeper = result.outputs.some((l) => depths[nodeOf(l)] > depth);
+  return deeper ? { mig, outputs: [...outputs] } : result;
 }
