@@ -29,7 +29,7 @@ import { compareLayout, extractNetlist } from "../lib/superflow/lvs.ts";
 import { evaluate, type Netlist, ports } from "../lib/superflow/netlist.ts";
 import type { PlacedNetlist } from "../lib/superflow/placement.ts";
 import { route, type RoutedDesign } from "../lib/superflow/routing.ts";
-import { chipFigure, chipSvg } from "../lib/superflow/view.ts";
+import { chipFigure, chipSvg, layerProperties } from "../lib/superflow/view.ts";
 import { randomChip } from "./fixtures/superflow-chips.ts";
 
 const library = DEFAULT_LIBRARY;
@@ -908,6 +908,23 @@ test("drawing: every cell, wire and via once; a region shows its part", () => {
     () => chipSvg(asymmetricDesign, { region: { x0: 0, y0: 0, x1: 0, y1: 9 } }),
     RangeError,
   );
+});
+
+test("layer properties name every layer and texttype of a layout", () => {
+  const lyp = layerProperties(library);
+  const named = new Set(
+    [...lyp.matchAll(/<source>(.*)@1<\/source>/g)].map(([, layer]) => layer),
+  );
+  const used = readGds(clean).structures.flatMap(({ elements }) =>
+    elements.flatMap((e) =>
+      e.type === "text"
+        ? [`${e.layer}/${e.texttype}`]
+        : "datatype" in e
+        ? [`${e.layer}/${e.datatype}`]
+        : []
+    )
+  );
+  assert.equal([...named].sort(), [...new Set(used)].sort());
 });
 
 test("figure: one trace per phase and layer, to scale, equal axes", () => {

@@ -8,11 +8,18 @@
  * Scope: what the layout contains. The two lines of the clock are no part of it: where they are shown,
  * they are those of the timing model (clock.ts), with the sense in which they run.
  */
-import { CLOCK_PHASES, libraryCellOf } from "../core/aqfp.ts";
-import { isReversed } from "./clock.ts";
+import { type CellLibrary, CLOCK_PHASES, libraryCellOf } from "../core/aqfp.ts";
 import { type FigureSpec, PALETTE } from "../core/figure.ts";
 import { FONT_FAMILY } from "../core/svg.ts";
-import { inputPinName, outputPinName, structureName } from "./layout.ts";
+import { isReversed } from "./clock.ts";
+import {
+  CELL_TEXT,
+  inputPinName,
+  NET_TEXT,
+  outputPinName,
+  PIN_TEXT,
+  structureName,
+} from "./layout.ts";
 import { type RoutedDesign, type Wire, wireSteps } from "./routing.ts";
 
 /** A part of the chip, in um. */
@@ -452,6 +459,63 @@ function legend(
     }" y="36" font-size="11.5" fill="${TEXT_COLOR}">${um} um</text>`,
   );
   return parts.join("\n");
+}
+
+// KLayout -----------------------------------------------------------------------------------------
+
+/**
+ * Layer properties for KLayout (a .lyp file): names and the colours of the drawings. Names of pins and
+ * connections are there but hidden, as they cover the rest.
+ */
+export function layerProperties({ rules }: CellLibrary): string {
+  const layers = rules.gdsLayers;
+  const wires = LAYER_COLORS;
+  // I0 is solid, I1 hollow, I5 hatched.
+  const list: [string, string, string, string, boolean][] = [
+    ["via", `${layers.via}/0`, VIA_COLOR, "I0", true],
+    ["vertical wires", `${layers.vertical}/0`, wires.vertical, "I5", true],
+    [
+      "horizontal wires",
+      `${layers.horizontal}/0`,
+      wires.horizontal,
+      "I5",
+      true,
+    ],
+    ["pins", `${layers.pin}/0`, PALETTE[3], "I1", true],
+    ["cells", `${layers.outline}/0`, PALETTE[2], "I1", true],
+    ["names of cells", `${layers.label}/${CELL_TEXT}`, TEXT_COLOR, "I1", true],
+    [
+      "names of connections",
+      `${layers.label}/${NET_TEXT}`,
+      PALETTE[0],
+      "I1",
+      false,
+    ],
+    ["names of pins", `${layers.label}/${PIN_TEXT}`, PALETTE[6], "I1", false],
+  ];
+  return [
+    '<?xml version="1.0" encoding="utf-8"?>',
+    "<layer-properties>",
+    ...list.map(([name, source, color, pattern, visible]) =>
+      [
+        " <properties>",
+        `  <frame-color>${color.toLowerCase()}</frame-color>`,
+        `  <fill-color>${color.toLowerCase()}</fill-color>`,
+        "  <frame-brightness>0</frame-brightness>",
+        "  <fill-brightness>0</fill-brightness>",
+        `  <dither-pattern>${pattern}</dither-pattern>`,
+        "  <valid>true</valid>",
+        `  <visible>${visible}</visible>`,
+        "  <transparent>false</transparent>",
+        "  <marked>false</marked>",
+        "  <animation>0</animation>",
+        `  <name>${name}</name>`,
+        `  <source>${source}@1</source>`,
+        " </properties>",
+      ].join("\n")
+    ),
+    "</layer-properties>",
+  ].join("\n") + "\n";
 }
 
 // Figure ------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Design rules and connectivity of a GDSII file, by KLayout; run by superflow_klayout.ts.
 
-klayout -b -r superflow_klayout.py -rd gds=FILE -rd rules=JSON -rd out=JSON [-rd png=FILE]
+klayout -b -r superflow_klayout.py -rd gds=FILE -rd rules=JSON -rd out=JSON [-rd png=FILE -rd layers_file=LYP]
 """
 
 import json
@@ -106,7 +106,11 @@ with open(out, "w") as file:
 # Picture ----------------------------------------------------------------------------------------
 if "png" in globals():
     view = pya.LayoutView()
+    view.set_config("background-color", "#ffffff")
+    view.set_config("grid-visible", "false")
+    view.set_config("text-font", "0")
     view.load_layout(gds, True)
+    view.load_layer_props(layers_file)
     view.max_hier()
     view.zoom_fit()
     box = top.dbbox()

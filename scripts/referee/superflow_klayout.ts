@@ -31,6 +31,7 @@ import {
 } from "../../lib/superflow/layout.ts";
 import { extractNetlist } from "../../lib/superflow/lvs.ts";
 import { route } from "../../lib/superflow/routing.ts";
+import { layerProperties } from "../../lib/superflow/view.ts";
 import { randomChip } from "../../test/fixtures/superflow-chips.ts";
 
 const MACRO = fileURLToPath(new URL("superflow_klayout.py", import.meta.url));
@@ -51,11 +52,15 @@ function judge(
   const file = (name: string) => path.join(folder, name);
   fs.writeFileSync(file("layout.gds"), bytes);
   fs.writeFileSync(file("rules.json"), JSON.stringify(library));
+  fs.writeFileSync(file("layers.lyp"), layerProperties(library));
   const defines: Record<string, string> = {
     gds: file("layout.gds"),
     rules: file("rules.json"),
     out: file("out.json"),
-    ...(picture === undefined ? {} : { png: path.resolve(picture) }),
+    ...(picture === undefined ? {} : {
+      png: path.resolve(picture),
+      layers_file: file("layers.lyp"),
+    }),
   };
   execFileSync("klayout", [
     "-b",
