@@ -2,8 +2,8 @@
  * Levels of gates: how many buffers and splitters a choice of levels needs, and how to choose well.
  *
  * - Counting rule: that of irredundant buffer insertion, S.-Y. Lee, H. Riener, G. De Micheli, "Beyond
- *   local optimality of buffer and splitter insertion for AQFP circuits", DAC 2022, as reconstructed
- *   from the published counts (it gives all of them to the unit).
+ *   local optimality of buffer and splitter insertion for AQFP circuits", DAC 2022; the wording is our
+ *   reconstruction, checked against brute force.
  * - Linear program: difference constraints, so that its vertices are whole numbers; our formulation.
  * - Improvement: simulated annealing (Kirkpatrick et al., Science 220, 1983) whose moves carry
  *   neighbours along or take clusters of them; our method.
