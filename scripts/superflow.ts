@@ -6,7 +6,7 @@
  *
  * Writes into the folder, all at once when everything has been verified: <name>.gds, the netlist as
  * Verilog with models of its cells (<name>.aqfp.v), the placement (<name>.placement.json), a picture
- * (<name>.svg) and the report (<name>.json).
+ * (<name>.svg), names and colours of the layers for KLayout (<name>.lyp) and the report (<name>.json).
  */
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -32,7 +32,7 @@ import {
 } from "../lib/superflow/placement.ts";
 import type { Router } from "../lib/superflow/routing.ts";
 import type { SourceFormat } from "../lib/superflow/synthesis.ts";
-import { chipSvg } from "../lib/superflow/view.ts";
+import { chipSvg, layerProperties } from "../lib/superflow/view.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
 
 interface Options {
@@ -76,7 +76,10 @@ function filesOf(
     ...(placed && {
       [`${name}.placement.json`]: json(placementFile(placed, library)),
     }),
-    ...(gds && { [`${name}.gds`]: gds }),
+    ...(gds && {
+      [`${name}.gds`]: gds,
+      [`${name}.lyp`]: layerProperties(library),
+    }),
     ...(routed && { [`${name}.svg`]: chipSvg(routed) }),
     [`${name}.json`]: json(report),
   };

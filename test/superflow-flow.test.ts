@@ -245,6 +245,7 @@ test("the command writes all files, and the netlist reads back", () => {
       "c17.aqfp.v",
       "c17.gds",
       "c17.json",
+      "c17.lyp",
       "c17.placement.json",
       "c17.svg",
     ]);

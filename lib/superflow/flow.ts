@@ -237,9 +237,11 @@ function layOut(
   reference: Netlist,
   placed: PlacedNetlist,
   library: CellLibrary,
+  slackPs: Float64Array,
   { routing, onProgress }: FlowOptions,
 ): { routed: RoutedDesign; gds: Uint8Array; repairs: number } {
   const first = route(placed, {
+    criticality: slackPs.map((slack) => -slack), // those with least slack first
     ...routing,
     library,
     onProgress: (done, all) => onProgress?.("routing", 0.7 * done / all),
@@ -367,7 +369,11 @@ export async function superflow(
     assertLegal(placed, options.insertion);
     requireEquivalent(reference, placed, "placement");
   }
-  const { worstSlackPs, totalNegativeSlackPs } = timing(placed, library, clock);
+  const { slackPs, worstSlackPs, totalNegativeSlackPs } = timing(
+    placed,
+    library,
+    clock,
+  );
   const { leftUm, rightUm } = outlineUm(placed, library);
   result.placed = placed;
   report.placement = {
@@ -386,7 +392,13 @@ export async function superflow(
   if (done("placement")) return result;
 
   onProgress?.("routing", 0);
-  const { routed, gds, repairs } = layOut(reference, placed, library, options);
+  const { routed, gds, repairs } = layOut(
+    reference,
+    placed,
+    library,
+    slackPs,
+    options,
+  );
   const { channels, rowY, rowHeight } = routed;
   const sum = (of: (channel: typeof channels[number]) => number) =>
     channels.reduce((total, channel) => total + of(channel), 0);
