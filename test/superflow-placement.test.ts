@@ -516,6 +516,7 @@ test("place: every method is legal, repeatable, and within the same chip", () =>
         detailed,
         key: key(3),
         analytic: { iterations: 200, starts: 2 },
+        detail: { movesPerCell: method === "superflow" ? 30 : 0 },
       };
       const placed = place(circuit, options);
       assert.equal(
@@ -542,7 +543,7 @@ test("place: superflow is shorter than sweeps, and both than chance", () => {
 
 test("place: within a few percent of the exact optimum of small circuits", async () => {
   for (let seed = 0; seed < 3; seed++) {
-    const circuit = randomNetlist(fold(key(11), seed), 4, 2);
+    const circuit = randomNetlist(fold(key(11), seed), 3, 3);
     const options = {
       timingWeight: 0,
       lengthWeight: 0,
