@@ -76,7 +76,7 @@ test("luby's sequence", () => {
 
 test("random clauses: the solver agrees with MiniSat and with all assignments", () => {
   const counts = { satisfiable: 0, unsatisfiable: 0 };
-  for (let seed = 0; seed < 300; seed++) {
+  for (let seed = 0; seed < 150; seed++) {
     const variables = 4 + (seed % 9);
     // around 4.3 clauses of three literals per variable both answers are common
     const clauseCount = Math.round(variables * (3.6 + (seed % 5) * 0.4));
@@ -125,7 +125,7 @@ test("random clauses: the solver agrees with MiniSat and with all assignments", 
     clauses.forEach((clause) => other.addClause(clause));
     assert.is(opposite, other.solve(assumptions.map((l) => l ^ 1)));
   }
-  assert.ok(counts.satisfiable > 50 && counts.unsatisfiable > 50);
+  assert.ok(counts.satisfiable > 25 && counts.unsatisfiable > 25);
 });
 
 test("five pigeons in four holes: unsatisfiable, by conflicts", () => {
