@@ -542,7 +542,7 @@ test("place: superflow is shorter than sweeps, and both than chance", () => {
 });
 
 test("place: within a few percent of the exact optimum of small circuits", async () => {
-  for (let seed = 0; seed < 3; seed++) {
+  for (let seed = 1; seed < 4; seed++) {
     const circuit = randomNetlist(fold(key(11), seed), 3, 3);
     const options = {
       timingWeight: 0,
