@@ -165,4 +165,30 @@ test("BLIF and AIGER are read; their state is refused", async () => {
   assert.match(message, /must be combinational: it has register q/);
 });
 
+test("carries one after the other or by lookahead: same sum, fewer gates or levels", async () => {
+  const source = {
+    text:
+      "module m(input [15:0] a, b, output [16:0] s); assign s = a + b; endmodule",
+  };
+  const ripple = await synthesise(source, { carry: "ripple" });
+  const lookahead = await synthesise(source, { carry: "lookahead" });
+  assert.ok(
+    checkEquivalence(ripple, lookahead, { method: "sat" }).equivalent,
+  );
+  const gates = (n: typeof ripple) => n.cells.filter(isGate).length;
+  // three gates per bit
+  assert.is(gates(ripple), 48);
+  assert.ok(gates(lookahead) > 48);
+});
+
+test("included files are found by name", async () => {
+  const netlist = await synthesise({
+    text:
+      '`include "part.vh"\nmodule m(input a, output y); `INVERT(y, a) endmodule',
+    include: { "part.vh": "`define INVERT(o, i) assign o = ~i;" },
+  });
+  const output = netlist.cells.find(({ kind }) => kind === "output")!;
+  assert.is(output.inputs[0].inverted, true);
+});
+
 test.run();

@@ -83,18 +83,26 @@ const FILE_ENDING: Record<SourceFormat, string> = {
   aiger: "aig",
 };
 
-/** Carry of one bit after the other, in place of Yosys' lookahead: techmap rule for `$lcu`. */
-const RIPPLE_CARRY = `(* techmap_celltype = "$lcu" *)
-module ripple_lcu (P, G, CI, CO);
-  parameter WIDTH = 2;
-  (* force_downto *) input [WIDTH-1:0] P, G;
-  input CI;
-  (* force_downto *) output [WIDTH-1:0] CO;
-  wire [WIDTH:0] c = {CO, CI};
-  genvar i;
-  generate for (i = 0; i < WIDTH; i = i + 1) begin
-    assign CO[i] = G[i] | (P[i] & c[i]);
-  end endgenerate
+/** Carry of one bit after the other, in place of Yosys' lookahead: techmap rule for `$alu`. */
+const RIPPLE_CARRY = `(* techmap_celltype = "$alu" *)
+module ripple_alu (A, B, CI, BI, X, Y, CO);
+  parameter A_SIGNED = 0;
+  parameter B_SIGNED = 0;
+  parameter A_WIDTH = 1;
+  parameter B_WIDTH = 1;
+  parameter Y_WIDTH = 1;
+  (* force_downto *) input [A_WIDTH-1:0] A;
+  (* force_downto *) input [B_WIDTH-1:0] B;
+  input CI, BI;
+  (* force_downto *) output [Y_WIDTH-1:0] X, Y, CO;
+  (* force_downto *) wire [Y_WIDTH-1:0] a, plain;
+  \\$pos #(.A_SIGNED(A_SIGNED), .A_WIDTH(A_WIDTH), .Y_WIDTH(Y_WIDTH)) extend_a (.A(A), .Y(a));
+  \\$pos #(.A_SIGNED(B_SIGNED), .A_WIDTH(B_WIDTH), .Y_WIDTH(Y_WIDTH)) extend_b (.A(B), .Y(plain));
+  (* force_downto *) wire [Y_WIDTH-1:0] b = BI ? ~plain : plain;
+  (* force_downto *) wire [Y_WIDTH:0] c = {CO, CI};
+  assign X = a ^ b;
+  assign Y = X ^ c[Y_WIDTH-1:0];
+  assign CO = (a & b) | (a & c[Y_WIDTH-1:0]) | (b & c[Y_WIDTH-1:0]);
 endmodule
 `;
 
@@ -407,7 +415,11 @@ async function openSource(
   ) ||
     `design.${FILE_ENDING[format]}`;
   if (text !== undefined) return { file, content: text, format };
-  const bytes = await readFile(path!);
+  const bytes = await readFile(path!).catch((error: Error) => {
+    throw new RangeError(
+      `Cannot synthesise as the file must be readable: ${error.message}`,
+    );
+  });
   return {
     file,
     content: format === "aiger"
@@ -485,7 +497,7 @@ export async function elaborate(
     "write_json word.json",
     `select -assert-none ${stateful.replace(" %%", "")}`,
     ...(carry === "ripple"
-      ? ["alumacc", "techmap -map ripple.v -map +/techmap.v"]
+      ? ["alumacc", "techmap -map ripple.v", "techmap"]
       : ["techmap"]),
     "opt_clean",
     "simplemap",
