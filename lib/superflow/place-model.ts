@@ -22,7 +22,11 @@ import { edges, type LevelledNetlist, outputCount } from "./netlist.ts";
 
 /** How the terms of the cost are weighed; lengths in grid steps. */
 export interface CostWeights {
-  /** lambda_t, in steps per ps^2. */
+  /**
+   * lambda_t, in steps per ps^2. In a model it is lowered by h over the worst violation of a straight
+   * wire: on a chip too wide for its clock most violations are there to stay, and must not outweigh
+   * all wires.
+   */
   timing: number;
   /** lambda_w, per step. */
   length: number;
@@ -63,6 +67,9 @@ export interface PlacementModel {
   /** Longest abs(dx) that keeps a wire within Lmax. */
   maxSteps: number;
 }
+
+/** h: violations beyond it weigh linearly. Our choice. */
+const KNEE_PS = 5;
 
 /** Number of grid steps in a length. */
 function steps(um: number, library: CellLibrary, what: string): number {
@@ -184,7 +191,7 @@ export function placementModel(
     clock.rowPitchUm / clock.signalVelocityUmPerPs
   );
   checkPins(netlist, library);
-  return {
+  const model: PlacementModel = {
     netlist,
     library,
     weights,
@@ -218,10 +225,22 @@ export function placementModel(
     wirePs: gridUm / clock.signalVelocityUmPerPs,
     maxSteps: (maxWireUm - clock.rowPitchUm) / gridUm,
   };
+  const timing = weights.timing * Math.min(1, KNEE_PS / worstViolation(model));
+  return { ...model, weights: { ...weights, timing } };
 }
 
-/** h: violations beyond it weigh linearly, so that hopeless ones do not outweigh all wires. Our choice. */
-const KNEE_PS = 5;
+/** Largest violation, in ps, of a straight wire at either edge of the chip; 0 if there is none. */
+function worstViolation(model: PlacementModel): number {
+  const { setup0, hold0, skewSink, skewDriver, widthSteps } = model;
+  let worst = 0;
+  for (let e = 0; e < setup0.length; e++) {
+    for (const x of [0, widthSteps]) {
+      const late = (skewSink[e] + skewDriver[e]) * x;
+      worst = Math.max(worst, -setup0[e] - late, late - hold0[e]);
+    }
+  }
+  return worst;
+}
 
 /**
  * Cost of a violation of v >= 0 ps, in ps^2.

@@ -75,7 +75,7 @@ export interface PlaceOptions {
   detailed?: boolean;
   /** Share of the widest row that its cells fill; the chip has that width. Our choice. */
   utilisation?: number;
-  /** lambda_t, grid steps of wire per ps^2. Our choice. */
+  /** lambda_t, grid steps of wire per ps^2, lowered on chips too wide for their clock. Our choice. */
   timingWeight?: number;
   /** lambda_w, per grid step beyond Lmax. Our choice. */
   lengthWeight?: number;
@@ -224,7 +224,7 @@ export function modelOf(
     clock = DEFAULT_CLOCK,
     maxWireUm = MAX_WIRE_UM,
     utilisation = 1,
-    timingWeight = 0.1,
+    timingWeight = 1,
     lengthWeight = 0.05,
   }: PlaceOptions = {},
 ): PlacementModel {
