@@ -23,6 +23,14 @@
  *
  * Scope: single outputs, three leaves. Larger cuts are absent.
  */
+import { JJ_COUNT } from "../core/aqfp.ts";
+import {
+  alapLevels,
+  asapLevels,
+  INFEASIBLE,
+  levelProblem,
+  totalCells,
+} from "./levels.ts";
 import {
   isInverted,
   Mig,
@@ -33,14 +41,6 @@ import {
 } from "./mig.ts";
 import { checkNetlist, type Netlist, ports } from "./netlist.ts";
 import { rewrite } from "./rewrite.ts";
-import {
-  alapLevels,
-  asapLevels,
-  INFEASIBLE,
-  levelProblem,
-  totalCells,
-} from "./levels.ts";
-import { JJ_COUNT } from "../core/aqfp.ts";
 
 /** How cones are chosen. */
 export type Cover = "gates" | "first-fit" | "flow" | "exact";
@@ -878,11 +878,10 @@ function cheapest(
  * @param options.rounds Number of covers; 8 by default, fewer where nothing is gained.
  *
  * @example
- * // the carry of a full adder is one gate
  * const carry = readVerilog(
  *   "module m(input a, b, c, output y); assign y = (a & b) | ((a ^ b) & c); endmodule",
  * );
- * (await mapToMajority(carry)).cells.filter(isGate).length; // 1
+ * const mapped = await mapToMajority(carry); // two inputs agree or not: one majority gate
  */
 export async function mapToMajority(
   netlist: Netlist,

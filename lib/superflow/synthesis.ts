@@ -575,7 +575,6 @@ export async function synthesiseStages(
  * const netlist = await synthesise({
  *   text: "module add(input a, b, c, output [1:0] s); assign s = a + b + c; endmodule",
  * });
- * netlist.cells.filter(isGate).length; // 3
  */
 export async function synthesise(
   source: SynthesisSource,

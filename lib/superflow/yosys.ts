@@ -59,11 +59,10 @@ function splitMessages(log: string): string[] {
  *   had written, with `error`.
  *
  * @example
- * const { files } = await runYosys(
+ * const { files: { "m.blif": blif } } = await runYosys(
  *   ["read_verilog m.v", "write_blif m.blif"],
  *   { "m.v": "module m(input a, output y); assign y = ~a; endmodule" },
  * );
- * files["m.blif"].includes(".model m"); // true
  */
 export async function runYosys(
   script: readonly string[],
