@@ -23,9 +23,13 @@ export function isExpected(message: string): boolean {
   return /^(Cannot|Unknown|error:)/.test(message);
 }
 
-/** One line for an expected error ("Cannot ..."), the stack for any other. */
+/** One line for an expected error ("Cannot ...") and for a refusal of the file system, else the stack. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
+  const { code, path } = error as NodeJS.ErrnoException;
+  if (path !== undefined && /^E[A-Z]+$/.test(code ?? "")) {
+    return `Cannot use ${path} as the system refuses: ${error.message}; name another place or change its permissions`;
+  }
   if (isExpected(error.message)) return error.message.split("\n")[0];
   return error.stack ?? error.message;
 }

@@ -377,7 +377,8 @@ export function verdictText(
       "recorded full run",
       "this machine",
       "fidelity",
-      "verdict",
+      "verdict (recorded run)",
+      "verdict (this machine)",
     ],
     ...rows.map(({ claim, recorded, local, verdict }) => [
       claim.id,
@@ -390,8 +391,9 @@ export function verdictText(
       cell(local),
       claim.fidelity,
       verdict,
+      local === null ? "-" : judge(claim, { [claim.id]: local }).verdict,
     ]),
-  ], { width: 200 });
+  ], { width: 230 });
   const why = rows.map(({ claim, sentence, recorded, local }) => {
     const here = recorded === null && local !== null
       ? `. This machine's run alone: ${
@@ -651,9 +653,8 @@ export async function reproduceMain(
       const { buildSite } = await import("./site.ts"); // loads plotly
       await buildSite();
     };
-    if (await failed("site", build)) {
-      failures++;
-    }
+    if (await failed("site", build)) failures++;
+    else console.log(`Site: ${join("site", "index.html")}`);
   }
   console.log(
     `${failures === 0 ? "Done" : `Done with ${failures} failure(s)`} in ${

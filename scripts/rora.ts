@@ -6,7 +6,7 @@
  *
  * The adapter is written as a PEFT folder.
  */
-import { existsSync } from "node:fs";
+import { existsSync, mkdirSync, rmdirSync } from "node:fs";
 import { relative } from "node:path";
 import process from "node:process";
 import { Command, Option } from "commander";
@@ -65,7 +65,17 @@ async function main(path: string, options: Options): Promise<void> {
   if (options.prompt === "") {
     throw new RangeError(`Cannot write samples as --prompt must not be empty`);
   }
+  if (!(Number.isInteger(steps) && steps > 0)) {
+    throw new RangeError(
+      `Cannot adapt as --steps must be a whole number above 0: ${options.steps}`,
+    );
+  }
   const { documents } = textFile(path, { documentBytes: 1024 });
+  // Before the training: a folder that cannot be made must not cost the adapter.
+  if (options.out !== undefined) {
+    mkdirSync(options.out, { recursive: true });
+    rmdirSync(options.out);
+  }
   await ready();
   const model = loadHuggingFace(options.model);
   const sample = (adapters = {}) =>
@@ -111,7 +121,7 @@ const program = new Command("rora")
   .option(
     "--model <folder>",
     "Hugging Face folder of a LLaMA-architecture model",
-    `${projectRoot()}/data/models/base`,
+    relative(process.cwd(), `${projectRoot()}/data/models/base`),
   )
   .addOption(
     new Option("--method <name>", "method").choices(Object.keys(METHODS))

@@ -110,7 +110,7 @@ function summary(report: FlowReport): string {
         um(placement.longestNetUm)
       }, worst slack ${
         placement.worstSlackPs.toFixed(1)
-      } ps (clock ${report.clock.name}: ${report.clock.note}), ${placement.bufferRows} buffer rows added`,
+      } ps before routing (clock ${report.clock.name}: ${report.clock.note}), ${placement.bufferRows} buffer rows added`,
     ]);
   }
   if (routing) {
@@ -119,7 +119,7 @@ function summary(report: FlowReport): string {
       took("routing"),
       `${routing.tracks} tracks (at least ${routing.tracksLowerBound}), ${routing.vias} vias, ${
         um(routing.wirelengthUm)
-      } of wire, ${
+      } of wire, worst slack ${routing.worstSlackPs.toFixed(1)} ps, ${
         routing.areaMm2.toFixed(2)
       } mm2; no design rule violation, layout equal to netlist, equivalent to the source`,
     ]);

@@ -4,6 +4,7 @@ import {
   lineFigure,
   type LineOptions,
 } from "../core/figure.ts";
+import { formatMeasurement } from "../core/claims.ts";
 import { key } from "../core/rng.ts";
 import {
   type ArmSummary,
@@ -227,7 +228,12 @@ export function measure(
     "rora-lora-limited": {
       ...pairedDifference(perDoubling("rora"), perDoubling("lora")),
       unit: "points per doubling",
-      note: `LoRA's accuracy in % by rank ${means("lora")}`,
+      note: `LoRA alone ${
+        formatMeasurement({
+          ...tInterval(perDoubling("lora")),
+          unit: "points per doubling",
+        })
+      }; LoRA's accuracy in % by rank ${means("lora")}`,
     },
     "rora-dense-lora": gain(runs, "dense", "lora", config),
     "rora-dense-dora": gain(runs, "dense", "dora", config),
@@ -356,7 +362,7 @@ function survival(runs: Adapted[], config: Config): ResultTable {
     id: "rora-survival",
     title: "What of RoRA's gain survives a learning rate chosen per method",
     caption:
-      `Fixed: every method at ${learningRate}. Tuned: each method and rank at the rate with the lowest validation loss; the differences are measured on the test part, paired by seed (± half of the 95 % interval).`,
+      `Fixed: every method at ${learningRate}, ${config.seeds} seeds. Tuned: ${sweep.seeds} seeds; each method and rank at the rate with the lowest validation loss; the differences are measured on the test part, paired by seed (± half of the 95 % interval).`,
     columns: [
       "comparison",
       "rank",
@@ -413,7 +419,7 @@ function exponentTable(
     id: "rora-exponents",
     title: "How norms grow with the rank, dense model",
     caption:
-      "Exponent p of norm ~ r^p: slope in logarithms per seed, mean ± half of the 95 % interval over the seeds. At the first step B = 0, so |dL/dA| = 0.",
+      "Exponent p of norm ~ r^p: slope in logarithms per seed, mean ± half of the 95 % interval over the seeds. At the first step B = 0, so |dL/dA| = 0. From the training runs; the claim's exponent is measured apart, at more ranks and seeds.",
     columns: ["method", ...METRICS.map(([title]) => title)],
     rows: lists.map((list) => [
       LABELS[list[0].method],

@@ -101,7 +101,16 @@ const full: Config = {
   },
   placement: {
     circuits: [
-      ...rtl("adder8", "apc32", "sorter32"),
+      ...rtl(
+        "adder8",
+        "alu4",
+        "comparator8",
+        "decoder",
+        "apc128",
+        "sorter32",
+        "multiplier8",
+      ),
+      ...iscas("c432", "c499"),
       ...balanced("c880_pb", "c1355_pb", "c1908_pb", "counter_128_pb"),
     ],
     methods: [
@@ -115,7 +124,7 @@ const full: Config = {
       "random",
     ],
   },
-  seeds: 3,
+  seeds: 5,
 };
 
 /** Circuits of the project only. */
@@ -245,7 +254,7 @@ async function runFlow(
     depth: legalisation!.depth,
     hpwlUm: placement!.hpwlUm,
     longestNetUm: placement!.longestNetUm,
-    worstSlackPs: placement!.worstSlackPs,
+    worstSlackPs: routing!.worstSlackPs,
     bufferRows: placement!.bufferRows,
     tracks: routing!.tracks,
     tracksLowerBound: routing!.tracksLowerBound,
@@ -354,7 +363,9 @@ function placeOnce(
   const { freqHz, phases } = DEFAULT_CLOCK;
   return {
     hpwlUm: hpwl(placed, DEFAULT_LIBRARY),
-    longestNetUm: longestNetUm(placed, DEFAULT_LIBRARY),
+    longestNetUm: longestNetUm(placed, DEFAULT_LIBRARY, {
+      dyUm: DEFAULT_CLOCK.rowPitchUm,
+    }),
     worstSlackPs,
     totalNegativeSlackPs,
     // Slacks grow by one phase's share of what the period grows.

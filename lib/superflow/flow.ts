@@ -21,7 +21,12 @@
  */
 import { type CellLibrary, DEFAULT_LIBRARY } from "../core/aqfp.ts";
 import { fold, type Key, key as keyOf } from "../core/rng.ts";
-import { type ClockModel, DEFAULT_CLOCK, timing } from "./clock.ts";
+import {
+  type ClockModel,
+  DEFAULT_CLOCK,
+  type RoutedLengths,
+  timing,
+} from "./clock.ts";
 import { repair } from "./drc.ts";
 import { checkEquivalence, describeCounterexample } from "./equivalence.ts";
 import { insertBuffers, type InsertionOptions } from "./insertion.ts";
@@ -31,6 +36,7 @@ import {
   bufferAndSplitterCount,
   countCells,
   edges,
+  fanouts,
   isGate,
   type LevelledNetlist,
   type Netlist,
@@ -40,7 +46,12 @@ import { checkPlacement, hpwl, longestNetUm, outlineUm } from "./placed.ts";
 import type { PlacedNetlist } from "./placed.ts";
 import { type BufferRowOptions, insertBufferRows } from "./buffer-rows.ts";
 import { place } from "./placement.ts";
-import { route, type RoutedDesign, type RoutingOptions } from "./routing.ts";
+import {
+  route,
+  type RoutedDesign,
+  type RoutingOptions,
+  wireSteps,
+} from "./routing.ts";
 import { checkSimulation } from "./simulation.ts";
 import {
   elaborate,
@@ -112,6 +123,9 @@ export interface FlowReport {
     vias: number;
     wirelengthUm: number;
     repairs: number;
+    /** With the true heights of channels and lengths of wires. */
+    worstSlackPs: number;
+    totalNegativeSlackPs: number;
     heightUm: number;
     areaMm2: number;
     gdsBytes: number;
@@ -164,12 +178,27 @@ export function gateDepth(netlist: Netlist): number {
   return depth.reduce((a, b) => Math.max(a, b), 0);
 }
 
-/** Levels of a netlist whose buffers and splitters are in place: the longest way from the inputs. */
+/**
+ * Levels of a netlist whose buffers and splitters are in place: the longest way from the inputs.
+ * Outputs stand together, and what depends on constants only as late as its readers allow.
+ */
 export function levelsOf(netlist: Netlist): LevelledNetlist {
-  const levels = new Int32Array(netlist.cells.length);
-  for (const i of topologicalOrder(netlist)) {
-    for (const { cell } of netlist.cells[i].inputs) {
+  const { cells } = netlist;
+  const levels = new Int32Array(cells.length);
+  const moves = cells.map(({ kind }) => kind !== "input"); // depends on no input port
+  const order = topologicalOrder(netlist);
+  for (const i of order) {
+    for (const { cell } of cells[i].inputs) {
       levels[i] = Math.max(levels[i], levels[cell] + 1);
+      if (!moves[cell]) moves[i] = false;
+    }
+  }
+  const last = levels.reduce((a, b) => Math.max(a, b), 0);
+  const leaving = fanouts(netlist);
+  for (const i of [...order].reverse()) {
+    if (cells[i].kind === "output") levels[i] = last;
+    else if (moves[i] && leaving[i].length > 0) {
+      levels[i] = Math.min(...leaving[i].map(({ sink }) => levels[sink])) - 1;
     }
   }
   return { ...netlist, levels };
@@ -230,6 +259,25 @@ async function legalise(
     notes,
     waves: simulated.wavesInFlight,
   };
+}
+
+/** True heights of the channels and lengths of the wires. */
+function routedLengths(
+  { placed, library: { gridUm }, rowY, wires }: RoutedDesign,
+): RoutedLengths {
+  const place = new Map(
+    edges(placed).map(({ sink, input }, e) => [`${sink}.${input}`, e]),
+  );
+  const wireLengthsUm = new Float64Array(wires.length);
+  for (const wire of wires) {
+    const { sink, input } = wire.edge;
+    wireLengthsUm[place.get(`${sink}.${input}`)!] = wireSteps(wire) * gridUm;
+  }
+  const rowPitchesUm = Array.from(
+    rowY.subarray(1),
+    (y, row) => (y - rowY[row]) * gridUm,
+  );
+  return { rowPitchesUm, wireLengthsUm };
 }
 
 /** Layout from a placement; checked against design rules, placement and source. */
@@ -365,10 +413,9 @@ export async function superflow(
   const rowsOf = ({ levels }: LevelledNetlist) =>
     levels.reduce((a, b) => Math.max(a, b), 0);
   const added = rowsOf(placed) - rowsOf(levelled);
-  if (added > 0) {
-    assertLegal(placed, options.insertion);
-    requireEquivalent(reference, placed, "placement");
-  }
+  // Detailed placement exchanges equal pins, and buffer rows add cells.
+  assertLegal(placed, options.insertion);
+  requireEquivalent(reference, placed, "placement");
   const { slackPs, worstSlackPs, totalNegativeSlackPs } = timing(
     placed,
     library,
@@ -379,7 +426,7 @@ export async function superflow(
   report.placement = {
     method: options.placement?.method ?? "superflow",
     hpwlUm: hpwl(placed, library),
-    longestNetUm: longestNetUm(placed, library),
+    longestNetUm: longestNetUm(placed, library, { dyUm: clock.rowPitchUm }),
     worstSlackPs,
     totalNegativeSlackPs,
     widthUm: rightUm - leftUm,
@@ -387,7 +434,7 @@ export async function superflow(
     overlongNets: overlong,
   };
   report.checks.push(
-    "placement: on the grid, no overlaps, connections between neighbouring rows",
+    "placement: on the grid, no overlaps, connections between neighbouring rows; equivalent to the source",
   );
   if (done("placement")) return result;
 
@@ -404,6 +451,7 @@ export async function superflow(
     channels.reduce((total, channel) => total + of(channel), 0);
   const last = rowY.length - 1;
   const heightUm = (rowY[last] + rowHeight[last]) * library.gridUm;
+  const after = timing(placed, library, clock, routedLengths(routed));
   result.routed = routed;
   result.gds = gds;
   report.routing = {
@@ -413,6 +461,8 @@ export async function superflow(
     vias: sum(({ vias }) => vias),
     wirelengthUm: sum(({ wirelengthUm }) => wirelengthUm),
     repairs,
+    worstSlackPs: after.worstSlackPs,
+    totalNegativeSlackPs: after.totalNegativeSlackPs,
     heightUm,
     areaMm2: heightUm * report.placement.widthUm / 1e6,
     gdsBytes: gds.length,
