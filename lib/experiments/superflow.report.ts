@@ -1,7 +1,7 @@
 /** What the SuperFlow runs say: claims, tables and figures. Reads summaries, computes no runs. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { barFigure, lineFigure } from "../core/figure.ts";
+import { barFigure, scatterFigure } from "../core/figure.ts";
 import {
   type ArmSummary,
   type FigureSpec,
@@ -322,24 +322,29 @@ function scalingFigure(arms: ArmSummary[]): FigureSpec[] {
       seconds: Math.max(timings[`${stage}Seconds`].mean, 1e-3),
     }))
   );
-  const exponents = stages.map((stage) => {
+  const fits = Object.fromEntries(stages.map((stage) => {
     const own = rows.filter((row) => row.stage === stage);
-    const { value } = slope(
+    const { value, intercept } = slope(
       own.map(({ cells }) => Math.log(cells)),
       own.map(({ seconds }) => Math.log(seconds)),
     );
-    return `${stage} ${value.toFixed(2)}`;
-  });
-  return [lineFigure(rows, {
+    return [stage, { slope: value, intercept }];
+  }));
+  const exponents = stages.map((stage) =>
+    `${stage} ${fits[stage].slope.toFixed(2)}`
+  );
+  return [scatterFigure(rows, {
     id: "superflow-scaling",
     title: "Time of each stage against the size of the circuit",
     caption:
       `Processor time with the stage's own verifiers, one circuit per mark. Exponents of time against cells: ${
         exponents.join(", ")
-      }.`,
+      }; the start of Yosys, some seconds, hides the growth of synthesis.`,
     x: "cells",
     y: "seconds",
     series: "stage",
+    order: stages,
+    fits,
     xAxis: { title: "cells in the layout", scale: "log" },
     yAxis: { title: "processor time", unit: "s", scale: "log" },
   })];
