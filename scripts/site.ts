@@ -223,11 +223,11 @@ function tableHtml(result: Table | ResultTable): string {
   return scrollable(toHtml(table), table.title);
 }
 
+/** A measurement; what was compared stands once, with the verdict. */
 function measurementHtml(measurement: Measurement | null): string {
-  if (measurement === null) return "–";
-  const { note } = measurement;
-  const small = note ? `<br><small>${escapeHtml(note)}</small>` : "";
-  return escapeHtml(formatMeasurement(measurement)) + small;
+  return measurement === null
+    ? "–"
+    : escapeHtml(formatMeasurement(measurement));
 }
 
 function verdictHtml({ verdict }: VerdictRow): string {
