@@ -1,12 +1,8 @@
 /** Pictures of netlists before there is a layout: cells at their levels, connections as lines. */
 import { scatterFigure } from "../core/figure.ts";
 import type { FigureSpec } from "../core/runs.ts";
-import {
-  edges,
-  type LevelledNetlist,
-  type Netlist,
-  topologicalOrder,
-} from "./netlist.ts";
+import { levelsOf } from "./flow.ts";
+import { edges, type LevelledNetlist, type Netlist } from "./netlist.ts";
 import type { PlacedNetlist } from "./placed.ts";
 
 /** What is drawn as one series, in the order of the legend. */
@@ -17,18 +13,6 @@ const GROUPS: [name: string, kinds: string[]][] = [
   ["buffer", ["buffer", "inverter", "constant"]],
   ["port", ["input", "output"]],
 ];
-
-/** Levels of a netlist: its own, or the longest way from the inputs. */
-function levelsOf(netlist: Netlist | LevelledNetlist): Int32Array {
-  if ("levels" in netlist) return netlist.levels;
-  const levels = new Int32Array(netlist.cells.length);
-  for (const i of topologicalOrder(netlist)) {
-    for (const { cell } of netlist.cells[i].inputs) {
-      levels[i] = Math.max(levels[i], levels[cell] + 1);
-    }
-  }
-  return levels;
-}
 
 /** Places along the rows where there is no placement yet: every cell near its drivers, one step apart. */
 function spreadOut({ cells }: Netlist, levels: Int32Array): number[] {
@@ -66,7 +50,7 @@ export function netlistFigure(
   { id, title, caption }: { id: string; title: string; caption?: string },
 ): FigureSpec {
   const { cells } = netlist;
-  const levels = levelsOf(netlist);
+  const { levels } = "levels" in netlist ? netlist : levelsOf(netlist);
   const isPlaced = "x" in netlist;
   const x = isPlaced ? [...netlist.x] : spreadOut(netlist, levels);
   const rows = GROUPS.flatMap(([group, kinds]) =>
