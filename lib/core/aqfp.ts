@@ -6,6 +6,9 @@
  * majority of three 6). Every cell takes one clock phase. Four phases make a cycle, 200 ps at 5 GHz
  * (accelergy AQFP estimator, default frequency and number of phases).
  *
+ * Energies, cooling and areas say how they stand: "read" in the source named, "recalled" (believed,
+ * not read again), "derived" from others, or "assumed".
+ *
  * Sizes, pins and wires are a library of our own on a 10 um grid, not those of a foundry: the process
  * kits are not public. A library is plain JSON and can be replaced.
  */
@@ -28,6 +31,94 @@ export const CLOCK_PHASES = 4;
 
 /** Clock frequency. Source: accelergy AQFP estimator, its default. */
 export const CLOCK_FREQ_HZ = 5e9;
+
+/** How a constant is known. */
+export type Standing = "read" | "recalled" | "derived" | "assumed";
+
+/** Energy that a Josephson junction dissipates in a clock cycle, whatever its data. */
+export interface EnergySet {
+  name: string;
+  /** Per junction and cycle, at `freqHz`. */
+  energyPerJjJ: number;
+  freqHz: number;
+  source: string;
+  standing: Standing;
+}
+
+/** Magnetic flux quantum h / 2e. Source: CODATA 2018, exact since the SI of 2019. */
+export const FLUX_QUANTUM_WB = 2.067833848e-15;
+
+/**
+ * Energy of one excitation of an AQFP cell, 2 Phi0 Ic tau_j / tau_x, tau_x = 1 / (4 f).
+ *
+ * Source of the formula and of both defaults: accelergy AQFP estimator, which cites a tutorial review
+ * by Takeuchi. Adiabatic: in proportion to the frequency.
+ */
+export function switchingEnergyJ(
+  freqHz: number,
+  { criticalCurrentA = 50e-6, switchingTimeS = 9.15e-14 } = {},
+): number {
+  const excitationTimeS = 1 / (CLOCK_PHASES * freqHz); // tau_x
+  return 2 * FLUX_QUANTUM_WB * criticalCurrentA * switchingTimeS /
+    excitationTimeS;
+}
+
+/** Sets of assumptions on which sources differ; a result names the one it uses. */
+export const ENERGY_SETS: Record<"formula" | "mana" | "superbnn", EnergySet> = {
+  formula: {
+    name: "formula",
+    // The formula counts a cell, and the smallest has two junctions; taken per junction, it is an
+    // upper bound.
+    energyPerJjJ: switchingEnergyJ(CLOCK_FREQ_HZ),
+    freqHz: CLOCK_FREQ_HZ,
+    source: "2 Phi0 Ic tau_j / tau_x as in the accelergy AQFP estimator",
+    standing: "derived",
+  },
+  mana: {
+    name: "mana",
+    energyPerJjJ: 1.4e-21,
+    freqHz: 5e9,
+    source: "MANA microprocessor, 1.4 zJ per junction at 5 GHz",
+    standing: "recalled",
+  },
+  superbnn: {
+    name: "superbnn",
+    energyPerJjJ: 5e-21,
+    freqHz: 5e9,
+    source: "SupeRBNN's crossbars, 5 zJ per junction at 5 GHz",
+    standing: "recalled",
+  },
+};
+
+/** Energy per junction and cycle at another frequency: adiabatic, in proportion to it. */
+export function energyPerJjJ(set: EnergySet, freqHz = set.freqHz): number {
+  return set.energyPerJjJ * freqHz / set.freqHz;
+}
+
+/** Temperature of liquid helium at normal pressure, and of the room. */
+export const HELIUM_TEMP_K = 4.2;
+export const ROOM_TEMP_K = 300;
+
+/** Work that an ideal cooler needs per heat removed, (T_hot - T_cold) / T_cold: 70.43 at 4.2 K. */
+export function carnotOverhead(
+  coldTempK = HELIUM_TEMP_K,
+  hotTempK = ROOM_TEMP_K,
+): number {
+  return (hotTempK - coldTempK) / coldTempK;
+}
+
+/** Power at the wall per power at 4.2 K. Recalled: a large plant, and a small cooler. */
+export const COOLING_OVERHEAD = { none: 1, large: 400, small: 1000 } as const;
+
+/** Side of an AQFP cell today. Source: accelergy AQFP estimator, 20 um x 20 um. */
+export const CELL_SIDE_UM = 20;
+
+/** Area per cell area for wiring. Source: accelergy AQFP estimator. */
+export const ROUTING_OVERHEAD = {
+  conservative: 1.3,
+  moderate: 1.2,
+  aggressive: 1.1,
+} as const;
 
 /** A cell of the library. Rows run along x; inputs are at the lower edge, outputs at the upper. */
 export interface LibraryCell {
