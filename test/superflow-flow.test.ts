@@ -22,8 +22,13 @@ import {
   readLibrary,
   readPlacement,
 } from "../lib/superflow/files.ts";
-import { gateDepth, jjCount, superflow } from "../lib/superflow/flow.ts";
-import { evaluate, ports } from "../lib/superflow/netlist.ts";
+import { superflow } from "../lib/superflow/flow.ts";
+import {
+  evaluate,
+  gateDepth,
+  jjCount,
+  ports,
+} from "../lib/superflow/netlist.ts";
 import { hpwl } from "../lib/superflow/placed.ts";
 import { compareLayout } from "../lib/superflow/lvs.ts";
 

@@ -31,13 +31,16 @@ import {
   checkEquivalence,
   describeCounterexample,
 } from "../superflow/equivalence.ts";
-import { gateDepth, jjCount, levelsOf, superflow } from "../superflow/flow.ts";
+import { superflow } from "../superflow/flow.ts";
 import { insertBuffers, type LevelMethod } from "../superflow/insertion.ts";
 import { assertLegal } from "../superflow/legality.ts";
 import {
   bufferAndSplitterCount,
+  gateDepth,
   isGate,
+  jjCount,
   type LevelledNetlist,
+  levelsOf,
   type Netlist,
 } from "../superflow/netlist.ts";
 import {

@@ -1,8 +1,12 @@
 /** Pictures of netlists before there is a layout: cells at their levels, connections as lines. */
 import { scatterFigure } from "../core/figure.ts";
 import type { FigureSpec } from "../core/runs.ts";
-import { levelsOf } from "./flow.ts";
-import { edges, type LevelledNetlist, type Netlist } from "./netlist.ts";
+import {
+  edges,
+  type LevelledNetlist,
+  levelsOf,
+  type Netlist,
+} from "./netlist.ts";
 import type { PlacedNetlist } from "./placed.ts";
 
 /** What is drawn as one series, in the order of the legend. */

@@ -12,6 +12,7 @@
  * An inverted input is part of the receiving gate in adiabatic quantum-flux-parametron (AQFP) logic
  * and costs nothing; only where the receiver is a buffer, splitter or output port is an inverter needed.
  */
+import type { CellLibrary } from "../core/aqfp.ts";
 
 /** `input` and `output` are ports; a `constant` has no inputs; `maj` is the majority of three. */
 export type CellKind =
@@ -254,4 +255,49 @@ export function bufferAndSplitterCount({ cells }: Netlist): number {
   return cells.filter(({ kind }) =>
     kind === "buffer" || kind === "inverter" || kind === "splitter"
   ).length;
+}
+
+/** Josephson junctions of a netlist in a library. */
+export function jjCount(netlist: Netlist, library: CellLibrary): number {
+  return Object.entries(countCells(netlist))
+    .reduce((sum, [key, n]) => sum + n * (library.cells[key]?.jj ?? 0), 0);
+}
+
+/** Gates on the longest way from an input to an output. */
+export function gateDepth(netlist: Netlist): number {
+  const { cells } = netlist;
+  const depth = new Int32Array(cells.length);
+  for (const i of topologicalOrder(netlist)) {
+    for (const { cell } of cells[i].inputs) {
+      depth[i] = Math.max(depth[i], depth[cell]);
+    }
+    if (isGate(cells[i])) depth[i]++;
+  }
+  return depth.reduce((a, b) => Math.max(a, b), 0);
+}
+
+/**
+ * Levels of a netlist whose buffers and splitters are in place: the longest way from the inputs.
+ * Outputs stand together, and what depends on constants only as late as its readers allow.
+ */
+export function levelsOf(netlist: Netlist): LevelledNetlist {
+  const { cells } = netlist;
+  const levels = new Int32Array(cells.length);
+  const moves = cells.map(({ kind }) => kind !== "input"); // depends on no input port
+  const order = topologicalOrder(netlist);
+  for (const i of order) {
+    for (const { cell } of cells[i].inputs) {
+      levels[i] = Math.max(levels[i], levels[cell] + 1);
+      if (!moves[cell]) moves[i] = false;
+    }
+  }
+  const last = levels.reduce((a, b) => Math.max(a, b), 0);
+  const leaving = fanouts(netlist);
+  for (const i of [...order].reverse()) {
+    if (cells[i].kind === "output") levels[i] = last;
+    else if (moves[i] && leaving[i].length > 0) {
+      levels[i] = Math.min(...leaving[i].map(({ sink }) => levels[sink])) - 1;
+    }
+  }
+  return { ...netlist, levels };
 }
