@@ -48,6 +48,29 @@ test("every circuit of data/rtl computes what its name says", async () => {
       return { N22: (N1 & N3) | (N2 & shared), N23: shared & (N2 | N7) };
     },
     multiplier8: ({ a, b }) => ({ p: a * b }),
+    rv32alu: ({ a, b, funct3, alternate }) => {
+      const signed = (x: bigint) => BigInt.asIntN(32, x);
+      const subtract = alternate === 1n || funct3 !== 0n;
+      const shift = b & 31n;
+      const less = signed(a) < signed(b) ? 1n : 0n;
+      const lessu = a < b ? 1n : 0n;
+      const y = [
+        subtract ? a - b : a + b,
+        a << shift,
+        less,
+        lessu,
+        a ^ b,
+        (alternate === 1n ? signed(a) : a) >> shift,
+        a | b,
+        a & b,
+      ][Number(funct3)];
+      return {
+        y: BigInt.asUintN(32, y),
+        equal: a === b ? 1n : 0n,
+        less: subtract ? less : 0n,
+        lessu: subtract ? lessu : 0n,
+      };
+    },
     sorter32: ({ a }) => ({ b: (1n << BigInt(popcount(a))) - 1n }),
   };
   const files = readdirSync(folder).filter((file) => file.endsWith(".v"));
