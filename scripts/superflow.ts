@@ -46,6 +46,7 @@ interface Options {
   stopAfter: Stage;
   keepBalanced: boolean;
   maxWire?: string;
+  effort: string;
   seed: string;
 }
 
@@ -159,6 +160,7 @@ async function run(path: string, options: Options): Promise<void> {
       keepBalanced: options.keepBalanced,
       placement: {
         method: options.placer,
+        effort: positiveInteger("--effort")(options.effort),
         ...(maxWireUm !== undefined && { maxWireUm }),
       },
       routing: { router: options.router },
@@ -216,6 +218,7 @@ const program = new Command("superflow")
     "keep the buffers and splitters of a balanced netlist",
     false,
   )
+  .option("--effort <n>", "how many times as long to search a placement", "1")
   .option("--max-wire <um>", "longest net allowed (um)")
   .option("--seed <n>", "seed", "1")
   .action((path: string, options: Options) => main(() => run(path, options)));

@@ -7,7 +7,14 @@
  *   flow/<circuit>             the whole flow, with all its verifiers
  *   insert/<circuit>           buffers and splitters by every method, each netlist checked
  *   balance/<circuit>          the netlist that all placers of a circuit get
- *   place/<circuit>/<method>   one placement by one method, legal, and what it measures
+ *   place/<circuit>/<method>   one placement by one method, legal, and what it measures; all methods
+ *                              search for at least as long as ours
+ *   weight/<circuit>/<weight>  our placement with another weight of timing
+ *   route/<circuit>/<router>   our placement routed by one router, checked down to the layout
+ *   rows/<circuit>/<limit>/<selection>
+ *                              our placement with buffers on nets longer than a limit (um)
+ *   optimum/<circuit>          length of the shortest placement of a tiny circuit
+ *   gap/<circuit>/<method>     by how much a method misses it
  *
  * Circuits are files of data/rtl, and files below the folder that ADIABAT_CIRCUITS names; the latter
  * are left out where the variable is not set, and what rests on them is then measured on fewer.
@@ -26,7 +33,12 @@ import {
   projectRoot,
   type RunContext,
 } from "../core/runs.ts";
+import {
+  type BufferRowOptions,
+  insertBufferRows,
+} from "../superflow/buffer-rows.ts";
 import { DEFAULT_CLOCK, timing } from "../superflow/clock.ts";
+import { repair } from "../superflow/drc.ts";
 import {
   checkEquivalence,
   describeCounterexample,
@@ -34,6 +46,7 @@ import {
 import { superflow } from "../superflow/flow.ts";
 import { insertBuffers, type LevelMethod } from "../superflow/insertion.ts";
 import { assertLegal } from "../superflow/legality.ts";
+import { compareLayout } from "../superflow/lvs.ts";
 import {
   bufferAndSplitterCount,
   gateDepth,
@@ -43,13 +56,17 @@ import {
   levelsOf,
   type Netlist,
 } from "../superflow/netlist.ts";
+import { placeExact } from "../superflow/place-exact.ts";
 import {
   checkPlacement,
   hpwl,
   longestNetUm,
   place,
+  type PlacedNetlist,
   type PlacementMethod,
+  type PlaceOptions,
 } from "../superflow/placement.ts";
+import { route, type Router } from "../superflow/routing.ts";
 import { elaborate, synthesiseStages } from "../superflow/synthesis.ts";
 import { figures, measure, tables } from "./superflow.report.ts";
 
@@ -59,9 +76,45 @@ export interface Config {
   /** Structural netlists whose buffers and splitters are counted by every method. */
   insertion: { circuits: string[]; methods: LevelMethod[] };
   /** Sources that every placer places. */
-  placement: { circuits: string[]; methods: PlacementMethod[] };
+  placement: {
+    circuits: string[];
+    methods: PlacementMethod[];
+    /** How many times as long each method searches (`PlaceOptions.effort`). */
+    effort: Record<PlacementMethod, number>;
+  };
+  /** Weights of timing for our placer, on circuits of `placement`. */
+  weights: { circuits: string[]; weights: number[]; seeds: number };
+  /** Routers for our placements, on circuits of `placement`. */
+  routing: { circuits: string[]; routers: Router[]; seeds: number };
+  /** Limits of length (um) below the usual one, on circuits of `placement`. */
+  rows: {
+    circuits: string[];
+    limitsUm: number[];
+    selections: Selection[];
+    seeds: number;
+  };
+  /** Sources whose shortest placement is computed. */
+  exact: { circuits: string[]; methods: PlacementMethod[] };
   seeds: number;
 }
+
+type Selection = NonNullable<BufferRowOptions["selection"]>;
+
+/**
+ * Measured, derived: one search of ours, which starts four times and places two of the results in detail,
+ * takes as long as two to four of the others. With these numbers none of them has less processor
+ * time than ours; what each took stands in the table.
+ */
+const EQUAL_TIME: Record<PlacementMethod, number> = {
+  superflow: 1,
+  taas: 3,
+  gordian: 4,
+  barycentre: 5,
+  median: 5,
+  annealing: 3,
+  topological: 5,
+  random: 4,
+};
 
 const rtl = (...names: string[]) => names.map((name) => `data/rtl/${name}.v`);
 /** Structurally hashed circuits of github.com/lsils/SCE-benchmarks. */
@@ -126,6 +179,58 @@ const full: Config = {
       "topological",
       "random",
     ],
+    effort: EQUAL_TIME,
+  },
+  weights: {
+    circuits: [
+      ...rtl("apc128"),
+      ...iscas("c499"),
+      ...balanced("c880_pb", "c1355_pb", "c1908_pb", "counter_128_pb"),
+    ],
+    weights: [0, 0.1, 1, 10, 100],
+    seeds: 3,
+  },
+  routing: {
+    circuits: [
+      ...rtl("adder8", "alu4", "apc128", "sorter32", "multiplier8"),
+      ...iscas("c432", "c499"),
+      ...balanced("c880_pb", "c1355_pb", "c1908_pb", "counter_128_pb"),
+    ],
+    routers: ["left-edge", "negotiated"],
+    seeds: 3,
+  },
+  rows: {
+    circuits: [
+      ...rtl("alu4", "sorter32", "multiplier8"),
+      ...iscas("c432", "c499"),
+      ...balanced("c880_pb", "c1908_pb"),
+    ],
+    limitsUm: [600, 400],
+    selections: ["rows", "cut"],
+    seeds: 3,
+  },
+  exact: {
+    circuits: rtl(
+      "c17",
+      "tiny/fulladder",
+      "tiny/mux4",
+      "tiny/adder2",
+      "tiny/comparator2",
+      "tiny/multiplier2",
+      "tiny/gray5",
+      "tiny/popcount4",
+      "tiny/majority5",
+    ),
+    methods: [
+      "superflow",
+      "taas",
+      "gordian",
+      "annealing",
+      "barycentre",
+      "median",
+      "topological",
+      "random",
+    ],
   },
   seeds: 5,
 };
@@ -135,8 +240,15 @@ const quick: Config = {
   flow: rtl("c17", "adder8", "alu4", "decoder", "apc32"),
   insertion: { circuits: rtl("c17"), methods: full.insertion.methods },
   placement: {
+    ...full.placement,
     circuits: rtl("adder8", "alu4", "apc32"),
-    methods: full.placement.methods,
+  },
+  weights: { circuits: [], weights: [], seeds: 1 }, // these have no negative slack
+  routing: { ...full.routing, circuits: rtl("adder8", "alu4", "apc32") },
+  rows: { ...full.rows, circuits: rtl("alu4"), limitsUm: [400] },
+  exact: {
+    ...full.exact,
+    circuits: rtl("tiny/fulladder", "tiny/multiplier2", "tiny/comparator2"),
   },
   seeds: 3,
 };
@@ -145,8 +257,21 @@ const smoke: Config = {
   flow: rtl("c17"),
   insertion: { circuits: rtl("c17"), methods: ["naive", "improved"] },
   placement: {
+    ...full.placement,
     circuits: rtl("c17", "decoder"),
     methods: ["superflow", "taas", "gordian", "barycentre"],
+  },
+  weights: { circuits: rtl("decoder"), weights: [0, 1], seeds: 1 },
+  routing: { ...full.routing, circuits: rtl("decoder"), seeds: 1 },
+  rows: {
+    ...full.rows,
+    circuits: rtl("decoder"),
+    limitsUm: [400],
+    seeds: 1,
+  },
+  exact: {
+    circuits: rtl("tiny/fulladder"),
+    methods: ["superflow", "barycentre"],
   },
   seeds: 2,
 };
@@ -181,8 +306,9 @@ function circuitName(circuit: string): string {
 }
 
 function arms(config: Config): Arm[] {
-  const { flow, insertion, placement } = config;
-  const seeds = Array.from({ length: config.seeds }, (_, i) => i + 1);
+  const { flow, insertion, placement, weights, routing, rows, exact } = config;
+  const seeds = (count: number) =>
+    Array.from({ length: count }, (_, i) => i + 1);
   const list: Arm[] = [];
   const each = (
     circuits: string[],
@@ -203,19 +329,70 @@ function arms(config: Config): Arm[] {
       seeds: [1],
     });
   });
-  each(placement.circuits, (name, source) => {
-    const balance = `balance/${name}`;
+  const balanced = new Set([...placement.circuits, ...exact.circuits]);
+  each([...balanced], (name, source) => {
     list.push({
-      id: balance,
+      id: `balance/${name}`,
       config: { ...source, balance: true },
       seeds: [1],
     });
+  });
+  each(placement.circuits, (name, source) => {
     for (const method of placement.methods) {
+      const effort = placement.effort[method];
       list.push({
         id: `place/${name}/${method}`,
-        config: { ...source, method },
-        seeds,
-        needs: [balance],
+        config: { ...source, method, effort },
+        seeds: seeds(config.seeds),
+        needs: [`balance/${name}`],
+      });
+    }
+  });
+  each(weights.circuits, (name, source) => {
+    for (const timingWeight of weights.weights) {
+      list.push({
+        id: `weight/${name}/${timingWeight}`,
+        config: { ...source, timingWeight },
+        seeds: seeds(weights.seeds),
+        needs: [`balance/${name}`],
+      });
+    }
+  });
+  each(routing.circuits, (name, source) => {
+    for (const router of routing.routers) {
+      list.push({
+        id: `route/${name}/${router}`,
+        config: { ...source, router },
+        seeds: seeds(routing.seeds),
+        needs: [`place/${name}/superflow`],
+      });
+    }
+  });
+  each(rows.circuits, (name, source) => {
+    for (const maxWireUm of rows.limitsUm) {
+      for (const selection of rows.selections) {
+        list.push({
+          id: `rows/${name}/${maxWireUm}/${selection}`,
+          config: { ...source, maxWireUm, selection },
+          seeds: seeds(rows.seeds),
+          needs: [`balance/${name}`, `place/${name}/superflow`],
+        });
+      }
+    }
+  });
+  each(exact.circuits, (name, source) => {
+    list.push({
+      id: `optimum/${name}`,
+      config: { ...source, optimum: true },
+      seeds: [1],
+      needs: [`balance/${name}`],
+    });
+    for (const method of exact.methods) {
+      list.push({
+        id: `gap/${name}/${method}`,
+        config: { ...source, gapOf: method, effort: placement.effort[method] },
+        seeds: seeds(config.seeds),
+        needs: [`balance/${name}`, `optimum/${name}`],
       });
     }
   });
@@ -321,6 +498,40 @@ async function synthesised(
   return levelled;
 }
 
+const toBytes = (value: unknown) =>
+  new TextEncoder().encode(JSON.stringify(value));
+
+const fromBytes = (bytes: Uint8Array) =>
+  JSON.parse(new TextDecoder().decode(bytes));
+
+/** Bytes of a netlist with levels, and places where it has them. */
+function netlistBytes(
+  { name, cells, levels, x }: LevelledNetlist & { x?: Int32Array },
+): Uint8Array {
+  return toBytes({ name, cells, levels: [...levels], x: x && [...x] });
+}
+
+/** The netlist that the arm `balance/<circuit>` left. */
+function balancedNetlist(
+  circuit: string,
+  context: RunContext,
+): LevelledNetlist {
+  const id = `balance/${circuitName(circuit)}`;
+  const { levels, ...rest } = fromBytes(
+    context.readArtifact(id, "netlist.json"),
+  );
+  return { ...rest, levels: Int32Array.from(levels) };
+}
+
+/** Our placement, as the arm `place/<circuit>/superflow` of the same seed left it. */
+function ourPlacement(circuit: string, context: RunContext): PlacedNetlist {
+  const id = `place/${circuitName(circuit)}/superflow`;
+  const { levels, x, ...rest } = fromBytes(
+    context.readArtifact(id, "placed.json"),
+  );
+  return { ...rest, levels: Int32Array.from(levels), x: Int32Array.from(x) };
+}
+
 async function balance(
   { circuit }: { circuit: string },
   key: Key,
@@ -330,34 +541,20 @@ async function balance(
     ? levelsOf(await gatesOf(circuit))
     : await synthesised(circuit, key);
   assertLegal(levelled);
-  const { name, cells, levels } = levelled;
-  context.writeArtifact(
-    "netlist.json",
-    new TextEncoder().encode(
-      JSON.stringify({ name, cells, levels: [...levels] }),
-    ),
-  );
-  return { cells: cells.length };
+  context.writeArtifact("netlist.json", netlistBytes(levelled));
+  return { cells: levelled.cells.length };
 }
 
-function placeOnce(
-  { circuit, method }: { circuit: string; method: PlacementMethod },
-  key: Key,
-  context: RunContext,
-): Metrics {
-  const { name, cells, levels } = JSON.parse(
-    new TextDecoder().decode(
-      context.readArtifact(`balance/${circuitName(circuit)}`, "netlist.json"),
-    ),
-  );
-  const levelled = { name, cells, levels: Int32Array.from(levels) };
-  const start = context.cpuSeconds();
-  const placed = place(levelled, { method, key });
-  context.timing("placeSeconds", context.cpuSeconds() - start);
+/** Throws unless a placement is legal. */
+function requireLegal(placed: PlacedNetlist, what: string): void {
   const [problem] = checkPlacement(placed, DEFAULT_LIBRARY);
   if (problem !== undefined) {
-    throw new Error(`${method} placed ${name} badly: ${problem}`);
+    throw new Error(`${what} placed ${placed.name} badly: ${problem}`);
   }
+}
+
+/** What a placement measures. */
+function placementMetrics(placed: PlacedNetlist): Metrics {
   const { worstSlackPs, totalNegativeSlackPs } = timing(
     placed,
     DEFAULT_LIBRARY,
@@ -376,6 +573,170 @@ function placeOnce(
   };
 }
 
+/** One placement, timed and legal, and its first attempt. */
+function placeTimed(
+  circuit: string,
+  options: PlaceOptions,
+  context: RunContext,
+): { placed: PlacedNetlist; first: PlacedNetlist } {
+  const levelled = balancedNetlist(circuit, context);
+  let first: PlacedNetlist | null = null;
+  const start = context.cpuSeconds();
+  const placed = place(levelled, {
+    ...options,
+    onAttempt: (attempt) => {
+      first ??= attempt;
+    },
+  });
+  context.timing("placeSeconds", context.cpuSeconds() - start);
+  requireLegal(placed, options.method ?? "superflow");
+  return { placed, first: first! };
+}
+
+function runPlacement(
+  { circuit, method, effort }: {
+    circuit: string;
+    method: PlacementMethod;
+    effort: number;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { placed, first } = placeTimed(
+    circuit,
+    { method, effort, key },
+    context,
+  );
+  if (method === "superflow") {
+    context.writeArtifact("placed.json", netlistBytes(placed));
+  }
+  return {
+    ...placementMetrics(placed),
+    firstHpwlUm: hpwl(first, DEFAULT_LIBRARY),
+  };
+}
+
+function runWeight(
+  { circuit, timingWeight }: { circuit: string; timingWeight: number },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  return placementMetrics(
+    placeTimed(circuit, { timingWeight, key }, context).placed,
+  );
+}
+
+/** One router on our placement: counts of a layout without violations that equals its netlist. */
+function runRouter(
+  { circuit, router }: { circuit: string; router: Router },
+  context: RunContext,
+): Metrics {
+  const placed = ourPlacement(circuit, context);
+  const start = context.cpuSeconds();
+  const routed = route(placed, { library: DEFAULT_LIBRARY, router });
+  context.timing("routeSeconds", context.cpuSeconds() - start);
+  const { bytes, violations } = repair(routed, { maxRepairs: 0 });
+  if (violations.length > 0) {
+    throw new Error(
+      `${router} broke a design rule on ${placed.name}: ${
+        violations[0].message
+      }`,
+    );
+  }
+  const { equal, problems } = compareLayout(bytes, placed, DEFAULT_LIBRARY);
+  if (!equal) {
+    throw new Error(
+      `${router} misconnected ${placed.name}: ${problems[0].message}`,
+    );
+  }
+  const { channels } = routed;
+  const sum = (of: (channel: typeof channels[number]) => number) =>
+    channels.reduce((total, channel) => total + of(channel), 0);
+  return {
+    tracks: sum(({ tracks }) => tracks),
+    tracksLowerBound: sum(({ lowerBound }) => lowerBound),
+    expansions: sum(({ expansions }) => expansions),
+    vias: sum(({ vias }) => vias),
+    wirelengthUm: sum(({ wirelengthUm }) => wirelengthUm),
+  };
+}
+
+/** Our placement with buffers on nets beyond a limit, equivalent to what it was. */
+function runRows(
+  { circuit, maxWireUm, selection }: {
+    circuit: string;
+    maxWireUm: number;
+    selection: Selection;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const start = context.cpuSeconds();
+  const { placed, overlongAtStart, rowsAdded, buffersAdded, overlong } =
+    insertBufferRows(ourPlacement(circuit, context), {
+      maxWireUm,
+      selection,
+      key,
+    });
+  context.timing("rowsSeconds", context.cpuSeconds() - start);
+  requireLegal(placed, selection);
+  verify(balancedNetlist(circuit, context), placed);
+  return {
+    ...placementMetrics(placed),
+    overlongAtStart,
+    overlong,
+    rowsAdded,
+    buffersAdded,
+  };
+}
+
+/** Wire length only, pins as they are: what the exact method minimises. */
+const LENGTH_ONLY = {
+  timingWeight: 0,
+  lengthWeight: 0,
+  detail: { pins: "given" },
+} as const satisfies PlaceOptions;
+
+async function runExact(
+  { circuit }: { circuit: string },
+  context: RunContext,
+): Promise<Metrics> {
+  const levelled = balancedNetlist(circuit, context);
+  const start = context.cpuSeconds();
+  const { placed } = await placeExact(levelled, LENGTH_ONLY);
+  context.timing("exactSeconds", context.cpuSeconds() - start);
+  requireLegal(placed, "the exact method");
+  const optimumUm = hpwl(placed, DEFAULT_LIBRARY);
+  context.writeArtifact("optimum.json", toBytes({ optimumUm }));
+  return { optimumUm, cells: levelled.cells.length };
+}
+
+function runGap(
+  { circuit, gapOf, effort }: {
+    circuit: string;
+    gapOf: PlacementMethod;
+    effort: number;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { optimumUm } = fromBytes(
+    context.readArtifact(`optimum/${circuitName(circuit)}`, "optimum.json"),
+  );
+  const { placed } = placeTimed(
+    circuit,
+    { ...LENGTH_ONLY, method: gapOf, effort, key },
+    context,
+  );
+  const hpwlUm = hpwl(placed, DEFAULT_LIBRARY);
+  if (hpwlUm < optimumUm) {
+    throw new Error(
+      `${gapOf} placed ${placed.name} below the optimum: ${hpwlUm} um against ${optimumUm} um`,
+    );
+  }
+  return { hpwlUm, gapPercent: 100 * (hpwlUm / optimumUm - 1) };
+}
+
 const experiment: Experiment<Config> = {
   name: "superflow",
   title: "SuperFlow: from RTL to a checked AQFP layout",
@@ -387,24 +748,17 @@ const experiment: Experiment<Config> = {
   inputs: ["data/rtl"],
   arms,
   run(arm, key, context) {
-    if ("levels" in arm) {
-      return countInsertions(
-        arm as { circuit: string; levels: LevelMethod[] },
-        key,
-        context,
-      );
-    }
-    if ("balance" in arm) {
-      return balance(arm as { circuit: string }, key, context);
-    }
-    if ("method" in arm) {
-      return placeOnce(
-        arm as { circuit: string; method: PlacementMethod },
-        key,
-        context,
-      );
-    }
-    return runFlow(arm as { circuit: string }, key, context);
+    /** The arm's config, told apart by the field that only its kind has. */
+    const as = <T>() => arm as T;
+    if ("levels" in arm) return countInsertions(as(), key, context);
+    if ("balance" in arm) return balance(as(), key, context);
+    if ("method" in arm) return runPlacement(as(), key, context);
+    if ("timingWeight" in arm) return runWeight(as(), key, context);
+    if ("router" in arm) return runRouter(as(), context);
+    if ("selection" in arm) return runRows(as(), key, context);
+    if ("optimum" in arm) return runExact(as(), context);
+    if ("gapOf" in arm) return runGap(as(), key, context);
+    return runFlow(as(), key, context);
   },
   measure,
   tables,

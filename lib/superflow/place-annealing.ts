@@ -12,6 +12,9 @@
 import { bits, type Key } from "../core/rng.ts";
 import { cellCost, type PlacementModel, rowOrders } from "./place-model.ts";
 
+/** Moves per cell and temperature: our choice. */
+export const MOVES_PER_CELL = 10;
+
 export interface AnnealingOptions {
   /** Moves per cell and temperature. */
   movesPerCell?: number;
@@ -52,7 +55,7 @@ export function anneal(
   start: Int32Array,
   key: Key,
   {
-    movesPerCell = 10,
+    movesPerCell = MOVES_PER_CELL,
     cooling = 0.95,
     endSteps = 0.2,
     startSteps,

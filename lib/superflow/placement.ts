@@ -22,7 +22,11 @@ import { fold, type Key, key as keyOf } from "../core/rng.ts";
 import { checkClock, type ClockModel, DEFAULT_CLOCK } from "./clock.ts";
 import type { LevelledNetlist } from "./netlist.ts";
 import { type AnalyticOptions, placeAnalytic } from "./place-analytic.ts";
-import { anneal, type AnnealingOptions } from "./place-annealing.ts";
+import {
+  anneal,
+  type AnnealingOptions,
+  MOVES_PER_CELL,
+} from "./place-annealing.ts";
 import { type DetailedOptions, placeDetailed } from "./place-detailed.ts";
 import { placeGordian } from "./place-gordian.ts";
 import { legalise } from "./place-legal.ts";
@@ -73,6 +77,11 @@ export interface PlaceOptions {
   maxWireUm?: number;
   /** Whether detailed placement follows the legaliser. */
   detailed?: boolean;
+  /**
+   * How many times as long the method may search: whole attempts with keys of their own, of which the
+   * cheapest is taken; for annealing, moves at each temperature. Default 1.
+   */
+  effort?: number;
   /** Share of the widest row that its cells fill; the chip has that width. Our choice. */
   utilisation?: number;
   /** lambda_t, grid steps of wire per ps^2, lowered on chips too wide for their clock. Our choice. */
@@ -82,6 +91,8 @@ export interface PlaceOptions {
   analytic?: AnalyticOptions;
   annealing?: AnnealingOptions;
   detail?: DetailedOptions;
+  /** Called with each attempt, in turn, and its cost; the first is what effort 1 would return. */
+  onAttempt?: (placed: PlacedNetlist, cost: number) => void;
 }
 
 /** Global placements, not yet legal: one, or several of which the best is to be taken. */
@@ -89,7 +100,7 @@ function placeGlobally(
   model: PlacementModel,
   method: PlacementMethod,
   key: Key,
-  { analytic, annealing }: PlaceOptions,
+  { analytic, annealing, effort = 1 }: PlaceOptions,
 ): Float64Array[] {
   const random = () => placeRandom(model, fold(key, "order"));
   switch (method) {
@@ -111,7 +122,7 @@ function placeGlobally(
             model,
             legalise(model, random()),
             fold(key, "annealing"),
-            annealing,
+            { movesPerCell: effort * MOVES_PER_CELL, ...annealing },
           ),
         ),
       ];
@@ -167,7 +178,7 @@ export function place(
   netlist: LevelledNetlist,
   options: PlaceOptions = {},
 ): PlacedNetlist {
-  const { method = "superflow", key = keyOf(0), detailed = true } = options;
+  const { method = "superflow", effort = 1, onAttempt } = options;
   if (!PLACEMENT_METHODS.includes(method)) {
     throw new TypeError(
       `Cannot place ${netlist.name} as the method must be one of ${
@@ -175,6 +186,32 @@ export function place(
       }: method ${JSON.stringify(method)}`,
     );
   }
+  if (!(Number.isInteger(effort) && effort >= 1)) {
+    throw new RangeError(
+      `Cannot place ${netlist.name} as effort must be a positive integer: effort ${effort}`,
+    );
+  }
+  const { key = keyOf(0) } = options;
+  let best: { placed: PlacedNetlist; cost: number } | null = null;
+  // One long schedule of annealing is worth more than several short ones.
+  const attempts = method === "annealing" ? 1 : effort;
+  for (let attempt = 0; attempt < attempts; attempt++) {
+    const own = attempt === 0 ? key : fold(key, `attempt ${attempt}`);
+    const found = placeOnce(netlist, method, own, options);
+    onAttempt?.(found.placed, found.cost);
+    if (best === null || found.cost < best.cost) best = found;
+  }
+  return best!.placed;
+}
+
+/** One attempt: of its global placements, the one that is cheapest in the end. */
+function placeOnce(
+  netlist: LevelledNetlist,
+  method: PlacementMethod,
+  key: Key,
+  options: PlaceOptions,
+): { placed: PlacedNetlist; cost: number } {
+  const { detailed = true } = options;
   let best: PlacedNetlist | null = null;
   let bestCost = Infinity;
   const model = modelOf(netlist, options);
@@ -189,7 +226,7 @@ export function place(
     const cost = totalCost(own, placed.x);
     if (best === null || cost < bestCost) [best, bestCost] = [placed, cost];
   }
-  return best!;
+  return { placed: best!, cost: bestCost };
 }
 
 /** Detailed placement, with the pins it assigned. */
