@@ -13,20 +13,11 @@
  * | n_k | size of tile k | Cs, or what is left in the last |
  * | d, V_k | agreements, tileSum() | 0 ... n_k, and -n_k ... n_k |
  *
- * Scope: rows of a convolution are patches of the image (im2row on bits). Positions that the padding
- * adds carry the value that the layer names; a patch is packed once and used by every output channel.
+ * Scope: rows of a convolution are patches of the feature map; a patch is packed once and used by every
+ * output channel. Unused rows of a crossbar carry no current, but the column is attenuated as any other.
  */
 import { checkCrossbarSize } from "./device.ts";
-
-/** Signs as bits, row after row; 1 for +1. Bit j of a row is bit j % 32 of its word floor(j / 32). */
-export interface BitMatrix {
-  rows: number;
-  columns: number;
-  /** ceil(columns / 32) */
-  wordsPerRow: number;
-  /** [rows, wordsPerRow]; bits beyond `columns` are 0. */
-  words: Uint32Array;
-}
+import type { PoolLayer } from "./network.ts";
 
 /** Where the inputs of a neuron go. */
 export interface Tiling {
@@ -51,45 +42,6 @@ export interface TiledRows {
 
 /** Agreements of tiles; the small type where they fit. */
 export type Agreements = Uint8Array | Uint16Array;
-
-/** Signs (+1 or -1, or any numbers: bit 1 where above 0) as bits. */
-export function packSigns(
-  signs: ArrayLike<number>,
-  rows: number,
-  columns: number,
-): BitMatrix {
-  if (signs.length !== rows * columns) {
-    throw new RangeError(
-      `Cannot pack signs as there must be rows x columns of them: ${signs.length} signs, ${rows} x ${columns}`,
-    );
-  }
-  const wordsPerRow = Math.ceil(columns / 32);
-  const words = new Uint32Array(rows * wordsPerRow);
-  for (let row = 0; row < rows; row++) {
-    for (let j = 0; j < columns; j++) {
-      if (signs[row * columns + j] > 0) {
-        words[row * wordsPerRow + (j >>> 5)] |= 1 << (j & 31);
-      }
-    }
-  }
-  return { rows, columns, wordsPerRow, words };
-}
-
-/** Bits as bytes, 1 for +1 and 0 for -1, of `count` rows from `first`. */
-export function unpackBits(
-  { rows, columns, wordsPerRow, words }: BitMatrix,
-  first = 0,
-  count = rows - first,
-): Uint8Array {
-  const bytes = new Uint8Array(count * columns);
-  for (let row = 0; row < count; row++) {
-    const at = (first + row) * wordsPerRow;
-    for (let j = 0; j < columns; j++) {
-      bytes[row * columns + j] = words[at + (j >>> 5)] >>> (j & 31) & 1;
-    }
-  }
-  return bytes; // [count, columns]
-}
 
 /**
  * How a fan-in is cut into tiles: K = ceil(n / Cs).
@@ -134,28 +86,44 @@ export function tileSum(agreements: number, size: number): number {
 }
 
 /**
- * Rows of bits with every tile at a boundary.
+ * Rows of signs as bits, with every tile at a boundary.
  *
- * @param bytes [rows, fanIn], 1 for +1 and 0 for -1
+ * @param signs [images, width]; bit 1 where above 0, so +1 and -1 do as well as 1 and 0
  * @param filler What fills the gaps: 1 for weights and 0 for inputs, so that gaps never agree
+ * @param patches [positions, fanIn], where each input of a row comes from in its image; -1 is a place
+ *   outside and holds -1 (the bit 0). Without it a row is an image. This is im2row on bits.
+ * @returns [images x positions] rows
  */
 export function packTiles(
-  bytes: Uint8Array,
-  rows: number,
+  signs: Int8Array | Uint8Array,
   tiling: Tiling,
   filler: 0 | 1,
+  { patches, width = tiling.fanIn }: { patches?: Int32Array; width?: number } =
+    {},
 ): TiledRows {
   const { fanIn, crossbarSize, strideBits, wordsPerRow } = tiling;
+  const images = signs.length / width;
+  const positions = patches === undefined ? 1 : patches.length / fanIn;
+  if (!Number.isInteger(images) || !Number.isInteger(positions)) {
+    throw new RangeError(
+      `Cannot pack rows as signs must come in rows of ${width} and patches in rows of ${fanIn}: ${signs.length} signs, ${
+        patches?.length ?? 0
+      } places`,
+    );
+  }
+  const rows = images * positions;
   const words = new Uint32Array(rows * wordsPerRow);
   if (filler === 1) words.fill(0xffffffff);
   const place = tilePlaces(fanIn, crossbarSize, strideBits);
   for (let row = 0; row < rows; row++) {
     const base = row * wordsPerRow;
-    const from = row * fanIn;
+    const image = Math.floor(row / positions) * width;
+    const patch = (row % positions) * fanIn;
     for (let j = 0; j < fanIn; j++) {
-      const at = base + (place[j] >>> 5);
-      const bit = 1 << (place[j] & 31);
-      words[at] = bytes[from + j] !== 0 ? words[at] | bit : words[at] & ~bit;
+      const from = patches === undefined ? j : patches[patch + j];
+      const on = from >= 0 && signs[image + from] > 0;
+      if (on === (filler === 1)) continue;
+      words[base + (place[j] >>> 5)] ^= 1 << (place[j] & 31);
     }
   }
   return { tiling, rows, words };
@@ -243,105 +211,26 @@ export function agreements(
   }
 }
 
-/** The shape of a convolution, square kernels on [channels, height, width]. */
-export interface PatchShape {
-  inChannels: number;
-  height: number;
-  width: number;
-  kernel: number;
-  stride: number;
-  pad: number;
-}
-
-/** Height and width after a convolution. */
-export function patchGrid(
-  { height, width, kernel, stride, pad }: PatchShape,
-): { height: number; width: number } {
-  const along = (length: number) =>
-    Math.floor((length + 2 * pad - kernel) / stride) + 1;
-  return { height: along(height), width: along(width) };
-}
-
 /**
- * Patches of images of bits, packed for a tiling: im2row.
+ * Largest of each window of +1 and -1 that do not overlap, which is OR of the bits.
  *
- * Order within a patch: channel, row, column, as weights [out, in, kernel, kernel] have it.
- *
- * @param bytes [images, channels, height, width], 1 for +1 and 0 for -1
- * @param padBit What a position outside the image carries
- * @returns [images x height x width of the result] rows
+ * @param bytes [images, height, width, channels], 1 for +1 and 0 for -1
+ * @returns [images, height / size, width / size, channels]
  */
-export function packPatches(
+export function poolBits(
   bytes: Uint8Array,
-  images: number,
-  shape: PatchShape,
-  tiling: Tiling,
-  padBit: 0 | 1,
-): TiledRows {
-  const { inChannels, height, width, kernel, stride, pad } = shape;
-  const { wordsPerRow } = tiling;
-  const grid = patchGrid(shape);
-  const rows = images * grid.height * grid.width;
-  const words = new Uint32Array(rows * wordsPerRow);
-  const place = tilePlaces(
-    tiling.fanIn,
-    tiling.crossbarSize,
-    tiling.strideBits,
-  );
-  let row = 0;
-  for (let image = 0; image < images; image++) {
-    const base = image * inChannels * height * width;
-    for (let y = 0; y < grid.height; y++) {
-      for (let x = 0; x < grid.width; x++, row++) {
-        const at = row * wordsPerRow;
-        let j = 0;
-        for (let channel = 0; channel < inChannels; channel++) {
-          for (let ky = 0; ky < kernel; ky++) {
-            const sourceY = y * stride + ky - pad;
-            const line = base + (channel * height + sourceY) * width;
-            const inside = sourceY >= 0 && sourceY < height;
-            for (let kx = 0; kx < kernel; kx++, j++) {
-              const sourceX = x * stride + kx - pad;
-              const bit = inside && sourceX >= 0 && sourceX < width
-                ? bytes[line + sourceX]
-                : padBit;
-              if (bit !== 0) {
-                words[at + (place[j] >>> 5)] |= 1 << (place[j] & 31);
-              }
-            }
-          }
-        }
-      }
-    }
-  }
-  return { tiling, rows, words };
-}
-
-/**
- * Largest of each square of +1 and -1, which is OR of the bits.
- *
- * @param bytes [images, channels, height, width]
- * @returns [images, channels, floor(height / size), floor(width / size)]
- */
-export function maxPoolBits(
-  bytes: Uint8Array,
-  images: number,
-  { channels, height, width, size }: {
-    channels: number;
-    height: number;
-    width: number;
-    size: number;
-  },
+  { height, width, channels, size }: PoolLayer,
 ): Uint8Array {
-  const high = Math.floor(height / size);
-  const wide = Math.floor(width / size);
-  const out = new Uint8Array(images * channels * high * wide);
-  for (let plane = 0; plane < images * channels; plane++) {
-    for (let y = 0; y < high * size; y++) {
-      for (let x = 0; x < wide * size; x++) {
-        const to = (plane * high + Math.floor(y / size)) * wide +
-          Math.floor(x / size);
-        out[to] |= bytes[(plane * height + y) * width + x];
+  const high = height / size;
+  const wide = width / size;
+  const images = bytes.length / (height * width * channels);
+  const out = new Uint8Array(images * high * wide * channels);
+  for (let image = 0, from = 0; image < images; image++) {
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const to = ((image * high + Math.floor(y / size)) * wide +
+          Math.floor(x / size)) * channels;
+        for (let c = 0; c < channels; c++) out[to + c] |= bytes[from++];
       }
     }
   }

@@ -1,0 +1,218 @@
+/**
+ * Accumulation in stochastic computing: from the bits of K tiles over L cycles to one activation.
+ *
+ * Every tile of a neuron is clocked L times with the same input. As the device is random, its L bits
+ * are a stochastic number with mean P(V_k). A parallel counter adds the K bits of a cycle, an
+ * accumulator the L cycles, and a comparator decides: no analogue-to-digital converter anywhere.
+ *
+ * | symbol | identifier | |
+ * | --- | --- | --- |
+ * | K, L | tiles, streamLength | bits per cycle, cycles |
+ * | p_k = P(V_k) | probabilities[k] | chance of a 1 |
+ * | c | count | ones of all tiles and cycles, 0 ... K L |
+ * | m = 2 c / L - K | decodedValue() | estimate of sum_k E[a_k], -K ... K |
+ *
+ * Trade: with a narrow gray zone each tile decides by majority, and a majority of majorities is not the
+ * majority; with a wide one m is in proportion to the sum, but every bit nearly a fair coin, so that L
+ * must be large. Between them lies an optimum, which moves to wider gray zones as L grows.
+ *
+ * Scope: equations derived from this description, which is all that was available of the paper (Li et
+ * al., arXiv 2309.12212). That the threshold is split evenly is assumed. The approximate counter is
+ * the usual one of stochastic computing (Kim, Lee and Choi, ISOCC 2015; recalled): the first layer of
+ * adders is replaced by and and or gates in turn.
+ */
+import { expectedOutput, firingProbability, type Ties } from "./device.ts";
+import { tileSize, type Tiling } from "./crossbar.ts";
+import { checkStreamLength } from "./binomial.ts";
+
+/** `exact` adds all bits; `approximate` takes 2 (a and b) or, in turn, 2 (a or b) for a + b. */
+export type Counter = "exact" | "approximate";
+
+/** How the threshold of a neuron is shared among its tiles: `even` V_th / K (assumed), or by their size. */
+export type ThresholdSplit = "even" | "proportional";
+
+/**
+ * Thresholds of the tiles of a neuron; they add up to its own.
+ *
+ * even:         V_th / K                (assumed)
+ * proportional: V_th n_k / n
+ *
+ * @returns of the full tiles, and of the last
+ */
+export function splitThreshold(
+  threshold: number,
+  tiling: Tiling,
+  split: ThresholdSplit = "even",
+): { full: number; last: number } {
+  if (Number.isNaN(threshold)) {
+    throw new RangeError("Cannot split a threshold as it is NaN");
+  }
+  if (split === "even") {
+    const share = threshold / tiling.tiles;
+    return { full: share, last: share };
+  }
+  if (split !== "proportional") {
+    throw new RangeError(
+      `Cannot split a threshold as the split must be "even" or "proportional": ${split}`,
+    );
+  }
+  const perInput = threshold / tiling.fanIn;
+  return {
+    full: perInput * tileSize(tiling, 0),
+    last: perInput * tiling.lastSize,
+  };
+}
+
+/** p_k of every tile of a neuron. */
+export function tileProbabilities(
+  sums: ArrayLike<number>,
+  threshold: number,
+  tiling: Tiling,
+  { grayZone, split = "even", ties = "coin" }: {
+    grayZone: number;
+    split?: ThresholdSplit;
+    ties?: Ties;
+  },
+): Float64Array {
+  const { full, last } = splitThreshold(threshold, tiling, split);
+  return Float64Array.from(
+    sums,
+    (sum, k) =>
+      firingProbability(
+        sum,
+        k === tiling.tiles - 1 ? last : full,
+        grayZone,
+        ties,
+      ),
+  );
+}
+
+/**
+ * Decoded value of a count.
+ *
+ * m = 2 c / L - K
+ */
+export function decodedValue(
+  count: number,
+  tiles: number,
+  streamLength: number,
+): number {
+  return 2 * count / streamLength - tiles;
+}
+
+/**
+ * Mean of the decoded value.
+ *
+ * E[m] = sum_k (2 p_k - 1), which is sum_k erf(sqrt(pi) (V_k - V_th / K) / dV_in)
+ */
+export function decodedMean(probabilities: ArrayLike<number>): number {
+  let sum = 0;
+  for (let k = 0; k < probabilities.length; k++) {
+    sum += 2 * probabilities[k] - 1;
+  }
+  return sum;
+}
+
+/**
+ * Variance of the decoded value; independent of the network's input only where p_k is.
+ *
+ * Var[m] = (4 / L) sum_k p_k (1 - p_k)
+ */
+export function decodedVariance(
+  probabilities: ArrayLike<number>,
+  streamLength: number,
+): number {
+  checkStreamLength(streamLength);
+  let sum = 0;
+  for (let k = 0; k < probabilities.length; k++) {
+    sum += probabilities[k] * (1 - probabilities[k]);
+  }
+  return 4 / streamLength * sum;
+}
+
+/**
+ * Whether the next layer gets +1.
+ *
+ * c > K L / 2, and at c = K L / 2 what `ties` says; `coin` calls `toss`.
+ */
+export function comparatorFires(
+  count: number,
+  tiles: number,
+  streamLength: number,
+  ties: Ties,
+  toss: () => boolean,
+): boolean {
+  const excess = 2 * count - tiles * streamLength;
+  if (excess !== 0) return excess > 0;
+  return ties === "coin" ? toss() : ties === "high";
+}
+
+/** The exact parallel counter: ones among the bits of a cycle. */
+export function exactCount(bits: ArrayLike<number>): number {
+  let sum = 0;
+  for (let k = 0; k < bits.length; k++) sum += bits[k];
+  return sum;
+}
+
+/**
+ * The approximate parallel counter on the bits of a cycle.
+ *
+ * Pair j of bits counts 2 (a and b) for even j and 2 (a or b) for odd j; a bit left over counts itself.
+ */
+export function approximateCount(bits: ArrayLike<number>): number {
+  let sum = 0;
+  for (let k = 0; k + 1 < bits.length; k += 2) {
+    sum += 2 * (k % 4 === 0 ? bits[k] & bits[k + 1] : bits[k] | bits[k + 1]);
+  }
+  return bits.length % 2 === 1 ? sum + bits[bits.length - 1] : sum;
+}
+
+/**
+ * Mean and variance of the count of a cycle, and how far the mean is off.
+ *
+ * A pair with chances p, q: E[2 a b] = 2 p q is short by p (1 - q) + q (1 - p), and 2 (p + q - p q) is
+ * over by as much, so pairs of like chances cancel in turn. Its variance is 4 r (1 - r), r the chance
+ * of the gate's 1: about twice that of an exact addition of fair coins, and that error does not
+ * average out over the K tiles more than the streams do.
+ */
+export function countMoments(
+  probabilities: ArrayLike<number>,
+  counter: Counter,
+): { mean: number; variance: number; bias: number } {
+  const n = probabilities.length;
+  let exact = 0;
+  let mean = 0;
+  let variance = 0;
+  for (let k = 0; k < n; k++) {
+    const p = probabilities[k];
+    exact += p;
+    const alone = counter === "exact" || (k === n - 1 && n % 2 === 1);
+    if (alone) {
+      mean += p;
+      variance += p * (1 - p);
+    } else if (k % 2 === 1) {
+      const r = pairProbability(probabilities[k - 1], p, (k - 1) / 2);
+      mean += 2 * r;
+      variance += 4 * r * (1 - r);
+    }
+  }
+  return { mean, variance, bias: mean - exact };
+}
+
+/** Chance that the gate of pair j of the approximate counter gives 1: and for even j, or for odd j. */
+export function pairProbability(p: number, q: number, j: number): number {
+  return j % 2 === 0 ? p * q : p + q - p * q;
+}
+
+/** E[m] of a neuron straight from its sums, with its threshold split evenly. */
+export function expectedDecoded(
+  sums: ArrayLike<number>,
+  threshold: number,
+  grayZone: number,
+): number {
+  let total = 0;
+  for (let k = 0; k < sums.length; k++) {
+    total += expectedOutput(sums[k], threshold / sums.length, grayZone);
+  }
+  return total;
+}
