@@ -126,19 +126,36 @@ export function interleaveHeads(
   headDim: number,
   columns: number,
 ): Float32Array {
-  const half = headDim / 2;
   const out = new Float32Array(values.length);
-  for (let row = 0; row * columns < values.length; row++) {
-    const within = row % headDim;
-    const i = Math.floor(within / 2);
-    const j = within % 2;
-    const from = row - within + j * half + i;
+  headRows(headDim, values.length / columns).forEach((from, row) =>
     out.set(
       values.subarray(from * columns, (from + 1) * columns),
       row * columns,
-    );
-  }
+    )
+  );
   return out;
+}
+
+/** The inverse of `interleaveHeads`. */
+export function separateHeads(
+  values: Float32Array,
+  headDim: number,
+  columns: number,
+): Float32Array {
+  const out = new Float32Array(values.length);
+  headRows(headDim, values.length / columns).forEach((to, row) =>
+    out.set(values.subarray(row * columns, (row + 1) * columns), to * columns)
+  );
+  return out;
+}
+
+/** Which of our rows each of llama.cpp's is. */
+function headRows(headDim: number, rows: number): number[] {
+  return Array.from({ length: rows }, (_, row) => {
+    const within = row % headDim;
+    const [i, j] = [Math.floor(within / 2), within % 2];
+    return row - within + j * headDim / 2 + i;
+  });
 }
 
 /** What each rotary frequency is divided by, for scalings that differ between them. */

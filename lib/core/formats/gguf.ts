@@ -386,7 +386,7 @@ export function encodeTensor(
 export function decodeTensor({ type, bytes }: GgufTensor): Float32Array {
   if (type === "Q8_0") return dequantizeQ80(bytes);
   if (type === "Q4_0") return dequantizeQ40(bytes);
-  const { buffer } = bytes.slice();
+  const { buffer } = new Uint8Array(bytes);
   return type === "F32"
     ? new Float32Array(buffer)
     : fromF16(new Uint16Array(buffer));
@@ -401,7 +401,12 @@ class Cursor {
   at = 0;
 
   constructor(bytes: Uint8Array) {
-    this.bytes = bytes;
+    // Not a Buffer, whose slice() is no copy.
+    this.bytes = new Uint8Array(
+      bytes.buffer,
+      bytes.byteOffset,
+      bytes.byteLength,
+    );
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
@@ -688,7 +693,8 @@ export function readGguf(bytes: Uint8Array): GgufFile {
       );
     }
     expected += roundUp(size, alignment);
-    return { name, type, shape, bytes: bytes.subarray(start, start + size) };
+    const own = cursor.bytes.subarray(start, start + size);
+    return { name, type, shape, bytes: own };
   });
   return { metadata, tensors };
 }
