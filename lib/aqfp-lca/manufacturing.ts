@@ -250,21 +250,20 @@ export function carbonPerArea(
 }
 
 /**
- * Area of an AQFP die (mm2): two junctions make a cell.
+ * Area of an AQFP die (mm2).
  *
- *     S = N_JJ / 2 / density r
+ *     S = N_JJ / n_cell / density r
  *
+ * @param junctionsPerCell Of the cells that the density counts: 2, those of a buffer.
  * @param cellsPerMm2 Density of cells without wiring.
  * @param routing Area with wiring over area of the cells, from 1.
  */
 export function aqfpDieAreaMm2(
   junctions: number,
+  junctionsPerCell: number,
   cellsPerMm2: number,
   routing: number,
 ): number {
   requirePositive("the area of a die", "the density (1/mm2)", cellsPerMm2);
-  return junctions / JJ_PER_CELL / cellsPerMm2 * routing;
+  return junctions / junctionsPerCell / cellsPerMm2 * routing;
 }
-
-/** A buffer, the smallest cell, has two junctions. */
-const JJ_PER_CELL = 2;
