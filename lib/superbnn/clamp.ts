@@ -55,8 +55,8 @@ export function laplaceQuantile(meanAbsolute: number, tau: number): number {
 /**
  * tau of an epoch: exponential from min to max.
  *
- * tau(e) = C r^(e / E) + D, with r = 10 and C, D from tau(0) = min, tau(E) = max; C = (max - min) / 9
- * (shape read in the authors' code, base assumed)
+ * tau(e) = C r^(e / E) + D with C, D from tau(0) = min, tau(E) = max: C = (max - min) / (r - 1), D = min - C
+ * (shape read in the authors' code; r = e, Euler's number, recalled)
  *
  * @param progress e / E, from 0 to 1
  */
@@ -74,8 +74,8 @@ export function tauAt(
       `Cannot schedule tau as progress must be from 0 to 1 and min at most max: progress ${progress}, min ${min}, max ${max}`,
     );
   }
-  const C = (max - min) / 9;
-  return C * 10 ** progress + (min - C);
+  const C = (max - min) / (Math.E - 1);
+  return C * Math.exp(progress) + (min - C);
 }
 
 /**
