@@ -1,7 +1,12 @@
 /** What the SuperFlow runs say: claims, tables and figures. Reads summaries, computes no runs. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { barFigure, scatterFigure } from "../core/figure.ts";
+import {
+  barFigure,
+  gridFigure,
+  lineFigure,
+  scatterFigure,
+} from "../core/figure.ts";
 import {
   type ArmSummary,
   type FigureSpec,
@@ -29,6 +34,16 @@ const PLACERS: Record<string, string> = {
 
 /** The placers that the paper's claims compare with. */
 const EARLIER = ["taas", "gordian"];
+
+const ROUTERS: Record<string, string> = {
+  "left-edge": "left edge",
+  negotiated: "negotiated (ours)",
+};
+
+const SELECTIONS: Record<string, string> = {
+  rows: "whole rows",
+  cut: "minimum cut (ours)",
+};
 
 const LEVELS: Record<string, string> = {
   naive: "naive",
@@ -89,12 +104,16 @@ function placements(
 
 // Claims --------------------------------------------------------------------------------------------
 
-/** Gain of our placer over the better of the earlier ones, in %, for each circuit. */
-function gains(arms: ArmSummary[], metric: string): number[] {
+/** Gain of our placer over the better of some others, in %, for each circuit. */
+function gains(
+  arms: ArmSummary[],
+  metric: string,
+  others: string[] = EARLIER,
+): number[] {
   return [...placements(arms).values()].map((methods) => {
     const of = (method: string) => methods.get(method)!.metrics[metric].mean;
-    const earlier = Math.min(...EARLIER.map(of));
-    return 100 * (earlier - of("superflow")) / earlier;
+    const best = Math.min(...others.map(of));
+    return 100 * (best - of("superflow")) / best;
   });
 }
 
@@ -145,7 +164,7 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
     "superflow-wirelength": gain(
       arms,
       "hpwlUm",
-      "length along the rows after detailed placement",
+      "length along the rows after detailed placement, every placer with at least our processor time",
     ),
     "superflow-timing": gain(
       arms,
@@ -166,13 +185,26 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
 
 // Tables --------------------------------------------------------------------------------------------
 
-/** "123 ± 4" over the seeds, or one number if nothing varies. */
-function spread({ mean, low, high, n }: MetricSummary): string | number {
-  const half = (high - low) / 2;
-  const digits = Math.abs(mean) < 100 ? 1 : 0;
-  return n < 2 || half === 0
-    ? Number(mean.toFixed(digits))
-    : `${mean.toFixed(digits)} ± ${half.toFixed(digits)}`;
+/** "123 (119 to 126)": mean and range, or one number if nothing varies. */
+function range(values: number[], digits?: number): string | number {
+  const centre = mean(values);
+  const text = (x: number) =>
+    // No "-0.0".
+    (Number(x.toFixed(digits ?? (Math.abs(centre) < 100 ? 1 : 0))) + 0)
+      .toString();
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return text(low) === text(high)
+    ? Number(text(centre))
+    : `${text(centre)} (${text(low)} to ${text(high)})`;
+}
+
+function spread({ values }: MetricSummary): string | number {
+  return range(values);
+}
+
+/** Two significant digits: what a time of one machine is worth. */
+function brief({ mean }: MetricSummary): number {
+  return Number(mean.toPrecision(2));
 }
 
 function flowTable(arms: ArmSummary[]): ResultTable {
@@ -244,28 +276,247 @@ function placementTable(arms: ArmSummary[], { seeds }: Config): ResultTable {
     id: "superflow-placement",
     title: "Placers on the same netlist, library, row width and legaliser",
     caption:
-      `Mean ± half of the 95 % interval over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128, and starts four times where they start once. Period: shortest clock period at which all windows are met, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
+      `Mean and range over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128. Ours starts four times and places two results in detail; every other placer makes as many attempts, each placed in detail, as give it at least our processor time, and the cheapest counts ("once": after the first attempt); annealing makes that many times as many moves in one attempt. Period: shortest clock period at which all windows are met; negative slack: sum over all connections that miss theirs, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
     columns: [
       "circuit",
       "cells",
       "placer",
+      "attempts",
+      "length once (um)",
       "length (um)",
       "longest net (um)",
       "period (ps)",
+      "negative slack (ps)",
       "time (CPU s)",
     ],
     rows: [...placements(arms)].flatMap(([circuit, methods]) => {
       const cells = armsOf(arms, "balance").find(([name]) => name === circuit);
-      return [...methods].map(([method, { metrics, timings }]) => [
+      return [...methods].map(([method, { metrics, timings, config }]) => [
         circuit,
         cells?.[1].metrics.cells.mean ?? null,
         PLACERS[method],
+        config.effort as number,
+        spread(metrics.firstHpwlUm),
         spread(metrics.hpwlUm),
         spread(metrics.longestNetUm),
         spread(metrics.shortestPeriodPs),
-        Number(timings.placeSeconds.mean.toPrecision(2)),
+        spread(metrics.totalNegativeSlackPs),
+        brief(timings.placeSeconds),
       ]);
     }),
+  };
+}
+
+/** Sum of negative slacks that our placer saves against the best of some others: in all, by circuit. */
+function slackGains(
+  arms: ArmSummary[],
+  others: string[],
+): { total: number; each: { circuit: string; gain: number }[] } {
+  let [ours, theirs] = [0, 0];
+  const each: { circuit: string; gain: number }[] = [];
+  for (const [circuit, methods] of placements(arms)) {
+    const of = (method: string) =>
+      -methods.get(method)!.metrics.totalNegativeSlackPs.mean;
+    const best = Math.min(...others.map(of));
+    const own = of("superflow");
+    ours += own;
+    theirs += best;
+    // A share of nothing is no number.
+    if (best > 0) each.push({ circuit, gain: 100 * (best - own) / best });
+  }
+  return { total: 100 * (theirs - ours) / theirs, each };
+}
+
+/** Our placer against each of the others, over all circuits. */
+function gainsTable(
+  arms: ArmSummary[],
+  { placement }: Config,
+): ResultTable {
+  const circuits = [...placements(arms).values()];
+  const single = placement.methods.filter((method) => method !== "superflow");
+  const cases: [string, string[]][] = [
+    ["the better of TAAS-like and GORDIAN-like", EARLIER],
+    ...single.map((method) =>
+      [PLACERS[method], [method]] as [string, string[]]
+    ),
+  ];
+  return {
+    id: "superflow-gains",
+    title: "Gain of our placer at equal processor time",
+    caption:
+      `Mean and range over ${circuits.length} circuits, in %; below 0 the other is better. Negative slack is no measure of the paper's: the first number is the gain of the sum over all circuits, the range is that of the circuits that have any. Time: theirs over ours, processor seconds.`,
+    columns: [
+      "against",
+      "wirelength (%)",
+      "shorter on",
+      "clock period (%)",
+      "negative slack (%)",
+      "time ratio",
+    ],
+    rows: circuits.length === 0 ? [] : cases.map(([name, others]) => {
+      const lengths = gains(arms, "hpwlUm", others);
+      const { total, each } = slackGains(arms, others);
+      const values = each.map(({ gain }) => gain);
+      const seconds = (methods: typeof circuits[number], method: string) =>
+        methods.get(method)!.timings.placeSeconds.mean;
+      return [
+        name,
+        range(lengths, 1),
+        `${lengths.filter((gain) => gain > 0).length} of ${lengths.length}`,
+        range(gains(arms, "shortestPeriodPs", others), 1),
+        values.length === 0
+          ? null
+          : `${total.toFixed(1)} (${Math.min(...values).toFixed(1)} to ${
+            Math.max(...values).toFixed(1)
+          })`,
+        others.length > 1 ? null : range(
+          circuits.map((methods) =>
+            seconds(methods, others[0]) / seconds(methods, "superflow")
+          ),
+          1,
+        ),
+      ];
+    }),
+  };
+}
+
+/** Negative slack of every placer where there is any. */
+function timingTable(
+  arms: ArmSummary[],
+  { placement, seeds }: Config,
+): ResultTable {
+  const { each } = slackGains(arms, EARLIER);
+  return {
+    id: "superflow-timing",
+    title: "Sum of negative slacks",
+    caption:
+      `ps, mean and range over ${seeds} seeds, circuits with any; nearer to 0 is better. The measure is ours: the worst slack, and with it the shortest period, is mostly set by the width of the chip, which all placers share, while the sum tells how many connections miss their window and by how much. Gain: against the better of TAAS-like and GORDIAN-like. ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
+    columns: [
+      "circuit",
+      "worst slack, ours (ps)",
+      ...placement.methods.map((method) => PLACERS[method]),
+      "gain (%)",
+    ],
+    rows: each.map(({ circuit, gain }) => {
+      const methods = placements(arms).get(circuit)!;
+      return [
+        circuit,
+        spread(methods.get("superflow")!.metrics.worstSlackPs),
+        ...placement.methods.map((method) =>
+          spread(methods.get(method)!.metrics.totalNegativeSlackPs)
+        ),
+        Number(gain.toFixed(1)),
+      ];
+    }),
+  };
+}
+
+/** Number of seeds of the arms of one kind. */
+function seedsOf(arms: ArmSummary[], kind: string): number {
+  return armsOf(arms, kind)[0]?.[1].seeds.length ?? 0;
+}
+
+function routingTable(arms: ArmSummary[]): ResultTable {
+  const seeds = seedsOf(arms, "route");
+  return {
+    id: "superflow-routing",
+    title: "Routers on the same placement",
+    caption:
+      `Our placement, mean and range over ${seeds} seeds; every layout has no design rule violation and is equal to its netlist. "At least": tracks that no router can do without. Expansions: tracks beyond that number that channels were given as some connection could not be completed; left edge takes tracks as it needs them.`,
+    columns: [
+      "circuit",
+      "router",
+      "tracks",
+      "at least",
+      "expansions",
+      "vias",
+      "wire (um)",
+      "time (CPU s)",
+    ],
+    rows: armsOf(arms, "route").map(([id, { metrics, timings, config }]) => [
+      id.split("/")[0],
+      ROUTERS[config.router as string],
+      spread(metrics.tracks),
+      spread(metrics.tracksLowerBound),
+      config.router === "negotiated" ? spread(metrics.expansions) : null,
+      spread(metrics.vias),
+      spread(metrics.wirelengthUm),
+      brief(timings.routeSeconds),
+    ]),
+  };
+}
+
+function rowsTable(arms: ArmSummary[]): ResultTable {
+  const seeds = seedsOf(arms, "rows");
+  return {
+    id: "superflow-rows",
+    title: "Buffers against long nets",
+    caption:
+      `From our placement, mean and range over ${seeds} seeds; every netlist is legal and equivalent to what it was. At the usual limit of 1000 um better places are enough on all circuits, hence the shorter ones; where both add nothing, the same holds. "Whole rows" splits rows by falling thresholds of over-long nets, "minimum cut" puts buffers across the cheapest cut.`,
+    columns: [
+      "circuit",
+      "limit (um)",
+      "selection",
+      "too long before",
+      "buffers added",
+      "phases added",
+      "too long after",
+      "longest net (um)",
+      "worst slack (ps)",
+      "length (um)",
+      "time (CPU s)",
+    ],
+    rows: armsOf(arms, "rows").map(([id, { metrics, timings, config }]) => [
+      id.split("/")[0],
+      config.maxWireUm as number,
+      SELECTIONS[config.selection as string],
+      spread(metrics.overlongAtStart),
+      spread(metrics.buffersAdded),
+      spread(metrics.rowsAdded),
+      spread(metrics.overlong),
+      spread(metrics.longestNetUm),
+      spread(metrics.worstSlackPs),
+      spread(metrics.hpwlUm),
+      brief(timings.rowsSeconds),
+    ]),
+  };
+}
+
+/** Gaps to the optimum by circuit and method. */
+function gapTable(arms: ArmSummary[]): ResultTable {
+  const circuits = armsOf(arms, "optimum");
+  const methods = [
+    ...new Set(armsOf(arms, "gap").map(([id]) => id.split("/")[1])),
+  ];
+  const gapsOf = (circuit: string, method: string) =>
+    arms.find(({ id }) => id === `gap/${circuit}/${method}`)!.metrics.gapPercent
+      .values;
+  const all = methods.map((method) =>
+    circuits.flatMap(([circuit]) => gapsOf(circuit, method))
+  );
+  return {
+    id: "superflow-gap",
+    title: "Gap to the shortest placement",
+    caption: `Length beyond the optimum in %, mean and range over ${
+      seedsOf(arms, "gap")
+    } seeds; efforts as in the comparison. Wire length only, pins as the netlist has them. The optimum is that of an integer program (HiGHS), over all orders and places.`,
+    columns: [
+      "circuit",
+      "cells",
+      "optimum (um)",
+      "exact (CPU s)",
+      ...methods.map((method) => PLACERS[method]),
+    ],
+    rows: circuits.length === 0 ? [] : [
+      ...circuits.map(([circuit, { metrics, timings }]) => [
+        circuit,
+        metrics.cells.mean,
+        metrics.optimumUm.mean,
+        brief(timings.exactSeconds),
+        ...methods.map((method) => range(gapsOf(circuit, method), 1)),
+      ]),
+      ["all", null, null, null, ...all.map((values) => range(values, 1))],
+    ],
   };
 }
 
@@ -273,7 +524,12 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   return [
     flowTable(arms),
     insertionTable(arms, config),
+    gainsTable(arms, config),
     placementTable(arms, config),
+    timingTable(arms, config),
+    gapTable(arms),
+    rowsTable(arms),
+    routingTable(arms),
   ].filter(({ rows }) => rows.length > 0);
 }
 
@@ -302,7 +558,7 @@ function placerFigure(arms: ArmSummary[], { placement }: Config): FigureSpec {
     id: "superflow-placers",
     title: "Other placers relative to SuperFlow's",
     caption:
-      `Ratio to our SuperFlow placer on the same netlist, mean over ${circuits.length} circuits with 95 % intervals; above 1 is worse than ours.`,
+      `Ratio to our SuperFlow placer on the same netlist with at least its processor time, mean over ${circuits.length} circuits with 95 % intervals; above 1 is worse than ours.`,
     x: "placer",
     y: "ratio",
     series: "metric",
@@ -375,10 +631,170 @@ function insertionFigure(
   })];
 }
 
+/** What the weight of timing buys: wirelength against slack, one line per circuit. */
+function weightFigure(arms: ArmSummary[]): FigureSpec[] {
+  const points = new Map<string, ArmSummary[]>();
+  for (const [id, arm] of armsOf(arms, "weight")) {
+    const [circuit] = id.split("/");
+    points.set(circuit, [...points.get(circuit) ?? [], arm]);
+  }
+  const rows = [...points].flatMap(([circuit, list]) => {
+    const of = (arm: ArmSummary, metric: string) => arm.metrics[metric].mean;
+    const plain = list.find(({ config }) => config.timingWeight === 0)!;
+    // Without a missed window there is nothing to trade.
+    if (of(plain, "totalNegativeSlackPs") === 0) return [];
+    return list.map((arm) => ({
+      circuit,
+      length: of(arm, "hpwlUm") / of(plain, "hpwlUm"),
+      total: of(arm, "totalNegativeSlackPs") /
+        of(plain, "totalNegativeSlackPs"),
+      worst: of(arm, "worstSlackPs"),
+    }));
+  });
+  if (rows.length === 0) return [];
+  const weights = [...points.values()][0].map(({ config }) =>
+    config.timingWeight
+  );
+  const panel = (
+    y: "total" | "worst",
+    title: string,
+    yAxis: { title: string; unit?: string },
+  ) =>
+    lineFigure(rows, {
+      id: `superflow-weights-${y}`,
+      title,
+      x: "length",
+      y,
+      series: "circuit",
+      xAxis: { title: "wirelength relative to weight 0", scale: "linear" },
+      yAxis,
+    });
+  return [gridFigure([
+    panel("total", "Sum of negative slacks", {
+      title: "relative to weight 0",
+    }),
+    panel("worst", "Worst slack", { title: "worst slack", unit: "ps" }),
+  ], {
+    id: "superflow-weights",
+    title: "What timing costs in wirelength",
+    caption: `Our placer with weights of timing ${
+      weights.join(", ")
+    } (1 is the default), mean over ${
+      seedsOf(arms, "weight")
+    } seeds; every line begins at weight 0 with length 1. The sum of negative slacks can be bought with wire; the worst slack is set by the width of the chip.`,
+    rowHeight: 380,
+  })];
+}
+
+/** What the growth figure reads of `data/bench/flow.json`. */
+export interface BenchFlow {
+  rows: {
+    name: string;
+    cells: number;
+    stages: Record<string, number>;
+    peakMemoryMb: number;
+  }[];
+  provenance: { machine: { cpu: string } };
+}
+
+/** Flows as `npm run bench` recorded them; null before it has. */
+function recordedFlows(): BenchFlow | null {
+  const path = join(projectRoot(), "data/bench/flow.json");
+  return existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : null;
+}
+
+/** Time and memory of the measured adders against their cells. */
+export function growthFigure(
+  { rows: all, provenance }: BenchFlow,
+): FigureSpec[] {
+  const adders = all.filter(({ name }) => name.startsWith("adder,"));
+  if (adders.length < 4) return [];
+  const stages = Object.keys(adders[0].stages);
+  const exponent = (quantity: (row: typeof adders[number]) => number) =>
+    slope(
+      adders.map(({ cells }) => Math.log(cells)),
+      adders.map((row) => Math.log(Math.max(quantity(row), 1e-3))),
+    );
+  const stageFits = stages.map((stage) => {
+    const { value, intercept } = exponent(({ stages }) => stages[stage]);
+    return { stage, fit: { slope: value, intercept } };
+  });
+  const memory = exponent(({ peakMemoryMb }) => peakMemoryMb);
+  // Between the two largest, where what every run costs weighs least.
+  const [before, last] = adders.slice(-2);
+  const late = (stage: string) =>
+    Math.log(last.stages[stage] / before.stages[stage]) /
+    Math.log(last.cells / before.cells);
+  const nLogN = (row: { cells: number }) => row.cells * Math.log(row.cells);
+  const lateNLogN = Math.log(nLogN(last) / nLogN(before)) /
+    Math.log(last.cells / before.cells);
+  const faster = stages.filter((stage) => late(stage) > lateNLogN);
+  const list = (of: (stage: string) => number) =>
+    stages.map((stage) => `${stage} ${of(stage).toFixed(2)}`).join(", ");
+  const cellsAxis = { title: "cells in the layout", scale: "log" } as const;
+  const time = scatterFigure(
+    adders.flatMap(({ cells, stages: seconds }) =>
+      stages.map((stage) => ({
+        stage,
+        cells,
+        seconds: Math.max(seconds[stage], 1e-3),
+      }))
+    ),
+    {
+      id: "superflow-growth-time",
+      title: "Processor time",
+      x: "cells",
+      y: "seconds",
+      series: "stage",
+      order: stages,
+      fits: Object.fromEntries(stageFits.map(({ stage, fit }) => [stage, fit])),
+      xAxis: cellsAxis,
+      yAxis: { title: "processor time", unit: "s", scale: "log" },
+    },
+  );
+  const space = scatterFigure(
+    adders.map(({ cells, peakMemoryMb }) => ({
+      cells,
+      peakMemoryMb,
+      what: "memory",
+    })),
+    {
+      id: "superflow-growth-memory",
+      title: "Peak memory",
+      x: "cells",
+      y: "peakMemoryMb",
+      series: "what",
+      order: [...stages, "memory"],
+      fits: { memory: { slope: memory.value, intercept: memory.intercept } },
+      xAxis: cellsAxis,
+      yAxis: { title: "memory of the process", unit: "MB", scale: "log" },
+    },
+  );
+  return [gridFigure([time, space], {
+    id: "superflow-growth",
+    title: "Growth of time and memory with the circuit",
+    caption: `Adders of ${adders[0].name.replace(/\D/g, "")} to ${
+      last.name.replace(/\D/g, "")
+    } bits, whole flows with verifiers in a fresh process each (${provenance.machine.cpu}). Fitted exponents against cells: ${
+      list((stage) => stageFits.find((one) => one.stage === stage)!.fit.slope)
+    }, memory ${memory.value.toFixed(2)}; between the two largest: ${
+      list(late)
+    }, where n log n would be ${lateNLogN.toFixed(2)}. ${
+      faster.length === 0
+        ? "No stage grows faster than n log n in this range"
+        : `Faster than n log n: ${faster.join(", ")}`
+    }. Steps of the analytic placement and moves per cell are fixed, so that every part of placement is linear in the cells; it rises above that where nets on a wider chip exceed the limit of length and rows are placed in detail once more. Starting Yosys and compiling the program take seconds at any size and hide the growth of the other stages.`,
+    rowHeight: 380,
+  })];
+}
+
 export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
+  const bench = recordedFlows();
   return [
     placerFigure(arms, config),
+    ...weightFigure(arms),
     ...insertionFigure(arms, config),
     ...scalingFigure(arms),
+    ...(bench === null ? [] : growthFigure(bench)),
   ];
 }

@@ -39,7 +39,7 @@ export interface FlowRow extends FlowTiming {
 }
 
 /** Adders of growing width: cells grow with its square, over two orders of magnitude. */
-const SCALING_BITS = [4, 8, 16, 32, 48];
+const SCALING_BITS = [4, 8, 16, 32, 48, 96];
 
 function cases(quick: boolean): { cases: FlowCase[]; absent: string[] } {
   const folder = process.env.ADIABAT_CIRCUITS;
