@@ -45,6 +45,7 @@ interface Options {
   router: Router;
   stopAfter: Stage;
   keepBalanced: boolean;
+  maxLevelsPerHop: string;
   maxWire?: string;
   effort: string;
   seed: string;
@@ -158,6 +159,11 @@ async function run(path: string, options: Options): Promise<void> {
       key: key(positiveInteger("--seed")(options.seed)),
       stopAfter: options.stopAfter,
       keepBalanced: options.keepBalanced,
+      insertion: {
+        maxLevelsPerHop: positiveInteger("--max-levels-per-hop")(
+          options.maxLevelsPerHop,
+        ),
+      },
       placement: {
         method: options.placer,
         effort: positiveInteger("--effort")(options.effort),
@@ -219,6 +225,11 @@ const program = new Command("superflow")
     false,
   )
   .option("--effort <n>", "how many times as long to search a placement", "1")
+  .option(
+    "--max-levels-per-hop <n>",
+    "phase skipping: levels that one connection may lead on, with a clock of 4 n phases; above 1 only with --stop-after legalisation",
+    "1",
+  )
   .option("--max-wire <um>", "longest net allowed (um)")
   .option("--seed <n>", "seed", "1")
   .action((path: string, options: Options) => main(() => run(path, options)));

@@ -53,7 +53,7 @@ import {
   type RoutingOptions,
   wireSteps,
 } from "./routing.ts";
-import { checkSimulation } from "./simulation.ts";
+import { checkSimulation, clockPhasesFor } from "./simulation.ts";
 import {
   elaborate,
   synthesiseStages,
@@ -203,7 +203,10 @@ async function legalise(
       : await insertBuffers(netlist, { ...insertion, key });
   assertLegal(levelled, insertion);
   requireEquivalent(reference, levelled, "legalisation");
-  const simulated = checkSimulation(levelled, reference, { key });
+  const simulated = checkSimulation(levelled, reference, {
+    key,
+    clockPhases: clockPhasesFor(insertion.maxLevelsPerHop ?? 1),
+  });
   require(
     simulated.equal,
     "legalisation",
@@ -294,6 +297,16 @@ export async function superflow(
       }: ${stopAfter}`,
     );
   }
+  const hop = options.insertion?.maxLevelsPerHop ?? 1;
+  if (hop > 1 && (STAGES.indexOf(stopAfter) > 1 || options.keepBalanced)) {
+    throw new RangeError(
+      `Cannot run the flow as ${
+        options.keepBalanced
+          ? "the levels of a balanced netlist must be one apart"
+          : "placement and routing must have connections between neighbouring rows; the legalised netlist, its counts and its Verilog are available with stopAfter legalisation"
+      }: maxLevelsPerHop ${hop}`,
+    );
+  }
   const spent: FlowReport["seconds"] = {};
   let since = seconds?.() ?? 0;
   const done = (stage: Stage): boolean => {
@@ -346,7 +359,9 @@ export async function superflow(
     notes,
   };
   report.checks.push(
-    "legalisation: levels, fan-out and arity legal; equivalent to the source; equal in four-phase simulation",
+    `legalisation: levels, fan-out and arity legal; equivalent to the source; equal in ${
+      hop > 1 ? clockPhasesFor(hop) : "four"
+    }-phase simulation`,
   );
   if (done("legalisation")) return result;
 

@@ -11,6 +11,9 @@
  * place of a buffer of the path. It is a cell like any other, so its level is chosen with the rest; it
  * deepens the circuit only where the path has no buffer.
  *
+ * Phase skipping (extension, off by default): with `maxLevelsPerHop` s > 1 a connection may lead up to
+ * s levels on, for a clock of 4 s phases; see `skipping.ts`.
+ *
  * Scope: combinational logic; minimum depth. Constants are one cell per pin, beside the gate.
  */
 import { type Key, key as keyOf } from "../core/rng.ts";
@@ -34,6 +37,8 @@ import {
   type Netlist,
   topologicalOrder,
 } from "./netlist.ts";
+import { clockPhasesFor } from "./simulation.ts";
+import { chainCells, skippingTree } from "./skipping.ts";
 
 /**
  * How levels are chosen. `naive`: earliest levels with all splitters next to the source and one chain
@@ -49,6 +54,13 @@ export interface InsertionOptions extends ImproveOptions {
   levels?: LevelMethod;
   /** Most outputs of a splitter, from 2. Default 4, that of the published table. */
   splitterCapacity?: number;
+  /**
+   * s: most levels that one connection may lead on ("phase skipping"), from 1. Default 1, as
+   * published; more is an extension that needs a clock of 4 s phases, and rows that are not neighbours
+   * cannot be placed and routed. The linear program then still minimises lengths; the count of cells
+   * that `improved` works on is exact.
+   */
+  maxLevelsPerHop?: number;
   /** All inputs at level 0; otherwise each arrives in the phase that suits it. Default true, as published. */
   balanceInputs?: boolean;
   /** All outputs at one level; otherwise each leaves when it is ready. Default true, as published. */
@@ -197,6 +209,8 @@ interface Builder {
   levels: number[];
   names: Set<string>;
   capacity: number;
+  /** s. */
+  reach: number;
 }
 
 /** One cell at a level that drives the loads: a buffer for one, a splitter for more. */
@@ -265,15 +279,39 @@ function sharedTree(builder: Builder, source: number, sinks: Load[]): void {
   connect(builder, loads[0] ?? waiting[0], source, 0);
 }
 
+/** The smallest tree with hops of up to s levels: the cells of `skippingTree`. */
+function sharedSkippingTree(
+  builder: Builder,
+  source: number,
+  sinks: Load[],
+): void {
+  const { levels, cells, capacity, reach } = builder;
+  const { name } = cells[source];
+  const sorted = [...sinks].sort((a, b) => levels[b.cell] - levels[a.cell]);
+  const made: Load[] = [];
+  for (
+    const { level, loads } of skippingTree(
+      levels[source],
+      sorted.map(({ cell }) => levels[cell]),
+      capacity,
+      reach,
+    )
+  ) {
+    const driven = loads.map((i) => i < 0 ? made[~i] : sorted[i]);
+    made.push(drive(builder, name, level, driven));
+  }
+  connect(builder, made[made.length - 1] ?? sorted[0], source, 0);
+}
+
 /** All splitters next to the source, then a chain of buffers for each sink. */
 function separateChains(builder: Builder, source: number, sinks: Load[]): void {
-  const { levels, capacity, cells } = builder;
+  const { levels, capacity, reach, cells } = builder;
   const { name } = cells[source];
   const split = splitterLevels(sinks.length, capacity);
   const leaf = levels[source] + split;
   let loads = sinks.map((sink) => {
     let load = sink;
-    for (let level = levels[sink.cell] - 1; level > leaf; level--) {
+    for (let level = levels[sink.cell] - reach; level > leaf; level -= reach) {
       load = drive(builder, name, level, [load]);
     }
     return load;
@@ -308,7 +346,7 @@ function naiveLevels(
 
 /** Buffers and splitters of the trees that `separateChains` builds. */
 function naiveCells(
-  { size, sinkStart, sinks, capacity }: LevelProblem,
+  { size, sinkStart, sinks, capacity, reach }: LevelProblem,
   levels: Int32Array,
 ): number {
   let cells = 0;
@@ -320,7 +358,7 @@ function naiveCells(
       cells += n;
     }
     for (let i = a; i < b; i++) {
-      cells += levels[sinks[i]] - levels[v] - split - 1;
+      cells += chainCells(levels[sinks[i]] - levels[v] - split, reach);
     }
   }
   return cells;
@@ -330,7 +368,12 @@ function naiveCells(
 
 function resolve(
   netlist: Netlist,
-  { levels = "improved", splitterCapacity = 4, ...rest }: InsertionOptions,
+  {
+    levels = "improved",
+    splitterCapacity = 4,
+    maxLevelsPerHop = 1,
+    ...rest
+  }: InsertionOptions,
 ) {
   if (!METHODS.includes(levels)) {
     throw new TypeError(
@@ -344,6 +387,11 @@ function resolve(
       `Cannot insert buffers as splitterCapacity must be a whole number from 2: splitterCapacity ${splitterCapacity}`,
     );
   }
+  if (!Number.isInteger(maxLevelsPerHop) || maxLevelsPerHop < 1) {
+    throw new RangeError(
+      `Cannot insert buffers as maxLevelsPerHop must be a whole number from 1: maxLevelsPerHop ${maxLevelsPerHop}`,
+    );
+  }
   checkNetlist(netlist);
   if (!netlist.cells.some(({ kind }) => kind === "output")) {
     throw new RangeError(
@@ -353,6 +401,7 @@ function resolve(
   return {
     levels,
     splitterCapacity,
+    maxLevelsPerHop,
     balanceInputs: rest.balanceInputs ?? true,
     balanceOutputs: rest.balanceOutputs ?? true,
     maxProgramNodes: rest.maxProgramNodes ?? 20_000,
@@ -378,13 +427,18 @@ export async function insertBuffers(
   const {
     levels: method,
     splitterCapacity,
+    maxLevelsPerHop,
     balanceInputs,
     balanceOutputs,
     maxProgramNodes,
     maxCells,
     key,
   } = resolve(netlist, options);
-  const notes: string[] = [];
+  const notes = maxLevelsPerHop === 1 ? [] : [
+    `phase skipping: a connection may lead up to ${maxLevelsPerHop} levels on, which needs a clock of ${
+      clockPhasesFor(maxLevelsPerHop)
+    } phases and cannot be placed in neighbouring rows`,
+  ];
   const logic = bareLogic(netlist, notes);
   resolveInversions(logic);
 
@@ -405,6 +459,7 @@ export async function insertBuffers(
     inputs: ofKind("input"),
     outputs,
     capacity: splitterCapacity,
+    reach: maxLevelsPerHop,
     balanceInputs,
     balanceOutputs,
   });
@@ -421,7 +476,12 @@ export async function insertBuffers(
     loads,
     constants,
     capacity: splitterCapacity,
-    tree: method === "naive" ? separateChains : sharedTree,
+    reach: maxLevelsPerHop,
+    tree: method === "naive"
+      ? separateChains
+      : maxLevelsPerHop > 1
+      ? sharedSkippingTree
+      : sharedTree,
     notes,
   });
 
@@ -450,10 +510,11 @@ export async function insertBuffers(
 function build(
   logic: Netlist,
   chosen: Int32Array,
-  { loads, constants, capacity, tree, notes }: {
+  { loads, constants, capacity, reach, tree, notes }: {
     loads: Load[][];
     constants: Load[];
     capacity: number;
+    reach: number;
     tree: typeof sharedTree;
     notes: string[];
   },
@@ -473,6 +534,7 @@ function build(
     levels: kept.map((i) => chosen[i]),
     names: new Set(kept.map((i) => logic.cells[i].name)),
     capacity,
+    reach,
   };
   for (const i of kept) {
     if (loads[i].length > 0) tree(builder, numbers[i], loads[i].map(renumber));

@@ -36,6 +36,8 @@ export interface LegalityProblem {
 export interface LegalityOptions {
   /** Most outputs of a splitter. Default 4. */
   splitterCapacity?: number;
+  /** s: most levels that a connection may lead on, from 1. Default 1: to the next level. */
+  maxLevelsPerHop?: number;
   /** Whether inputs must stand at level 0. Default true. */
   balanceInputs?: boolean;
   /** Whether outputs must stand at one level, that of the last cell plus 1. Default true. */
@@ -63,7 +65,8 @@ function feedsOnlyGates(
  * All broken rules, in the order of the cells; empty for a legal netlist.
  *
  * - structure: every input driven by an existing pin, right numbers of inputs, unique names, no loop
- * - level: one level per cell, whole and not negative; every connection leads to the next level
+ * - level: one level per cell, whole and not negative; every connection leads to the next level, or 1 to
+ *   `maxLevelsPerHop` levels on
  * - balance: inputs at level 0, outputs together at the level after the last cell
  * - fanout: every output pin drives exactly one input (an input port may drive none)
  * - arity: splitters have 2 to `splitterCapacity` outputs
@@ -74,10 +77,16 @@ export function checkLegality(
   netlist: LevelledNetlist,
   {
     splitterCapacity = 4,
+    maxLevelsPerHop = 1,
     balanceInputs = true,
     balanceOutputs = true,
   }: LegalityOptions = {},
 ): LegalityProblem[] {
+  if (!Number.isInteger(maxLevelsPerHop) || maxLevelsPerHop < 1) {
+    throw new RangeError(
+      `Cannot check ${netlist.name} as maxLevelsPerHop must be a whole number from 1: maxLevelsPerHop ${maxLevelsPerHop}`,
+    );
+  }
   const { cells, levels } = netlist;
   const problems: LegalityProblem[] = [];
   const report = (rule: LegalityRule, cell: string, message: string) =>
@@ -119,13 +128,18 @@ export function checkLegality(
       );
     }
     inputs.forEach(({ cell: driver, inverted }, input) => {
-      if (levels[i] !== levels[driver] + 1) {
+      const hop = levels[i] - levels[driver];
+      if (!(hop >= 1 && hop <= maxLevelsPerHop)) {
         report(
           "level",
           name,
-          `${kind} ${name} must stand one level above what drives its input ${input}: level ${
-            levels[i]
-          }, driver ${cells[driver].name} at ${levels[driver]}`,
+          `${kind} ${name} must stand ${
+            maxLevelsPerHop === 1
+              ? "one level"
+              : `1 to ${maxLevelsPerHop} levels`
+          } above what drives its input ${input}: level ${levels[i]}, driver ${
+            cells[driver].name
+          } at ${levels[driver]}`,
         );
       }
       if (inverted && !isGate(cell)) {

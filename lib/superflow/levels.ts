@@ -21,14 +21,17 @@
  * | e | edges | connections that enter a level in one tree |
  * | B(v) | treeCells | buffers and splitters in the tree of v |
  *
+ * With `maxLevelsPerHop` s > 1 a connection may lead up to s levels on; the trees are then those of
+ * `skipping.ts`. Which levels are possible does not change, as buffers can fill any hop.
+ *
  * Scope: minimum depth, inputs and outputs balanced or free. Joint choice of logic and levels, and
  * trading depth for cells, are absent.
  */
 import type { Highs } from "highs";
 import { bits, fold, type Key } from "../core/rng.ts";
+import { chainCells, INFEASIBLE, skippingTreeCells } from "./skipping.ts";
 
-/** Count of a tree that cannot be built: a sink is too near, or too many are near. */
-export const INFEASIBLE = -1;
+export { INFEASIBLE };
 
 /**
  * Who drives whom, as nodes 0 ... size - 1. A signal that drives a node twice is listed twice among
@@ -38,6 +41,8 @@ export interface LevelProblem {
   size: number;
   /** c, from 2. */
   capacity: number;
+  /** s, most levels of one connection, from 1. */
+  reach: number;
   /** D, the smallest possible. */
   depth: number;
   /** Nodes with drivers before their sinks. */
@@ -72,6 +77,8 @@ export interface LevelProblem {
  * @param source Level of the source
  * @param sinks Levels of its sinks, in any order
  * @param capacity c
+ * @param reach s, most levels of one connection; default 1, for which the above holds. For more see
+ * `skippingTreeCells`
  * @returns The number of cells, or `INFEASIBLE`
  *
  * @example
@@ -81,9 +88,12 @@ export function treeCells(
   source: number,
   sinks: ArrayLike<number>,
   capacity: number,
+  reach = 1,
 ): number {
   const sorted = Int32Array.from(sinks).sort().reverse();
-  return sortedTreeCells(source, sorted, sorted.length, capacity);
+  return reach > 1
+    ? skippingTreeCells(source, sorted, sorted.length, capacity, reach)
+    : sortedTreeCells(source, sorted, sorted.length, capacity);
 }
 
 /** `treeCells` of the first k sinks, whose levels fall or stay. */
@@ -168,6 +178,7 @@ export function totalCells(problem: LevelProblem, levels: Int32Array): number {
       levels[v],
       sinkLevels(problem, levels, v),
       problem.capacity,
+      problem.reach,
     );
     if (cells === INFEASIBLE) return INFEASIBLE;
     total += cells;
@@ -195,6 +206,8 @@ export interface LevelGraph {
   inputs: number[];
   outputs: number[];
   capacity: number;
+  /** s; default 1. */
+  reach?: number;
   balanceInputs: boolean;
   balanceOutputs: boolean;
 }
@@ -253,6 +266,7 @@ export function levelProblem(graph: LevelGraph): LevelProblem {
   return {
     size,
     capacity,
+    reach: graph.reach ?? 1,
     depth: shift - 1,
     order: Int32Array.from(order),
     fixed: Uint8Array.from(
@@ -452,6 +466,9 @@ const MAX_CARRIED = 40;
 /** Sinks from which on a tree is counted from a histogram of levels instead of a sorted list. */
 const MANY_SINKS = 25;
 
+/** Trees with skipping whose count is remembered before the memory is emptied. */
+const MAX_REMEMBERED = 100_000;
+
 /** Nodes that a cluster grows to before its neighbours are no longer asked. */
 const MAX_CLUSTER = 20;
 
@@ -489,6 +506,8 @@ class LevelState {
   /** Cells of each node's tree as of the last accepted move. */
   private readonly cells: Int32Array;
   private readonly scratch: Int32Array;
+  /** Trees with skipping that were counted. */
+  private readonly remembered = new Map<string, number>();
   /** Of nodes with many sinks, the number of these per level. */
   private readonly counts = new Map<number, Int32Array>();
   /** For each entry of `drivers` of a node, how many of the driver's sinks are that node. */
@@ -532,12 +551,13 @@ class LevelState {
 
   /** Cells of a tree at the present levels. */
   private tree(v: number): number {
-    const { sinkStart, sinks, capacity, depth } = this.problem;
+    const { sinkStart, sinks, capacity, depth, reach } = this.problem;
     const { levels, scratch } = this;
     const a = sinkStart[v];
     const k = sinkStart[v + 1] - a;
     if (k === 0) return 0;
-    if (k === 1) return Math.max(INFEASIBLE, levels[sinks[a]] - levels[v] - 1);
+    if (k === 1) return chainCells(levels[sinks[a]] - levels[v], reach);
+    if (reach > 1 && k > capacity) return this.skippingTree(v);
     if (k >= MANY_SINKS) {
       const counts = this.counts.get(v)!;
       return countedTreeCells(levels[v], counts, depth + 1, capacity);
@@ -548,7 +568,26 @@ class LevelState {
       for (; j > 0 && scratch[j - 1] < level; j--) scratch[j] = scratch[j - 1];
       scratch[j] = level;
     }
-    return sortedTreeCells(levels[v], scratch, k, capacity);
+    return reach > 1
+      ? skippingTreeCells(levels[v], scratch, k, capacity, reach)
+      : sortedTreeCells(levels[v], scratch, k, capacity);
+  }
+
+  /** Cells of a tree with skipping and more than c sinks, remembered by the distances of the sinks. */
+  private skippingTree(v: number): number {
+    const { sinkStart, sinks, capacity, reach } = this.problem;
+    const { levels, remembered } = this;
+    const gaps = sinks.slice(sinkStart[v], sinkStart[v + 1]);
+    for (let i = 0; i < gaps.length; i++) gaps[i] = levels[gaps[i]] - levels[v];
+    gaps.sort().reverse();
+    const name = gaps.join();
+    let cells = remembered.get(name);
+    if (cells === undefined) {
+      cells = skippingTreeCells(0, gaps, gaps.length, capacity, reach);
+      if (remembered.size >= MAX_REMEMBERED) remembered.clear();
+      remembered.set(name, cells);
+    }
+    return cells;
   }
 
   private touch(v: number): void {

@@ -1,15 +1,19 @@
 /**
- * Cycle-accurate simulation of a four-phase AQFP circuit with several waves of data in flight.
+ * Cycle-accurate simulation of a clocked AQFP circuit with several waves of data in flight.
  *
- * A cell of level l works in phase l mod 4 of the clock. When its phase comes it takes the values at
- * its inputs and holds its result for the next phase only: then its excitation falls and the value is
- * gone. So a cell receives data only from cells of the phase just before; whatever else drives it is
- * unknown to it, and the simulation says so. A new input is applied every four phases, long before
- * the one before has left: a circuit of depth D holds about D / 4 waves. A path that is four levels
- * too short keeps the phases right and still fails: it mixes two waves.
+ * A cell of level l works in phase l mod p of the clock, p = 4 unless stated otherwise. When its phase
+ * comes it takes the values at its inputs and holds its result for a quarter of the cycle, h = p / 4
+ * phases: then its excitation falls and the value is gone. So a cell receives data only from cells of the
+ * h phases before its own, with p = 4 of the phase just before; whatever else drives it is unknown to it,
+ * and the simulation says so. A new input is applied every p phases, long before the one before has
+ * left: a circuit of depth D holds about D / p waves. A path that is p levels too short keeps the
+ * phases right and still fails: it mixes two waves.
  *
- * Time t is counted in phases. Wave k enters an input of level l at t = 4 k + l and is read at an
- * output of level m at t = 4 k + m.
+ * Time t is counted in phases. Wave k enters an input of level l at t = p k + l and is read at an
+ * output of level m at t = p k + m.
+ *
+ * That a value lasts for a quarter of the cycle whatever p is (assumed) is the four-phase rule in time:
+ * there it lasts until the next phase has taken it.
  *
  * Scope: logic values (0, 1, unknown), no currents. One number holds 32 independent patterns.
  */
@@ -44,6 +48,24 @@ export interface Simulation {
   problems: PhaseProblem[];
 }
 
+export interface SimulationOptions {
+  /**
+   * p: phases of a clock cycle, from 4; a value can be read up to floor(p / 4) phases later. Default 4. A
+   * netlist with hops of up to s levels needs 4 s.
+   */
+  clockPhases?: number;
+}
+
+/** Phases for which a value can be read: a quarter of the cycle. */
+export function holdPhases(clockPhases: number): number {
+  return Math.floor(clockPhases / CLOCK_PHASES);
+}
+
+/** Phases that the clock needs so that a value lasts for hops of up to s levels. */
+export function clockPhasesFor(maxLevelsPerHop: number): number {
+  return CLOCK_PHASES * maxLevelsPerHop;
+}
+
 /** Problems listed; a broken circuit has the same ones every cycle. */
 export const MAX_PROBLEMS = 20;
 
@@ -55,8 +77,15 @@ export const MAX_PROBLEMS = 20;
 export function simulate(
   netlist: LevelledNetlist,
   waves: Uint32Array[],
+  { clockPhases = CLOCK_PHASES }: SimulationOptions = {},
 ): Simulation {
   const { cells, levels, name } = netlist;
+  if (!Number.isInteger(clockPhases) || clockPhases < CLOCK_PHASES) {
+    throw new RangeError(
+      `Cannot simulate ${name} as clockPhases must be a whole number from ${CLOCK_PHASES}: clockPhases ${clockPhases}`,
+    );
+  }
+  const hold = holdPhases(clockPhases);
   const inputs = ports(netlist, "input");
   const outputs = ports(netlist, "output");
   for (const wave of waves) {
@@ -83,7 +112,7 @@ export function simulate(
   const value = new Uint32Array(cells.length);
   const known = new Uint32Array(cells.length);
   /** When each cell last took a value. */
-  const taken = new Int32Array(cells.length).fill(-CLOCK_PHASES);
+  const taken = new Int32Array(cells.length).fill(-clockPhases);
   const next = {
     value: new Uint32Array(cells.length),
     known: new Uint32Array(cells.length),
@@ -99,16 +128,16 @@ export function simulate(
 
   const low: number[] = [];
   const high: number[] = [];
-  const end = CLOCK_PHASES * (waves.length - 1) + last;
+  const end = clockPhases * (waves.length - 1) + last;
   for (let t = 0; t <= end; t++) {
     // The levels of this phase that hold one of the waves; elsewhere nothing is known.
     const working: number[] = [];
-    const first = Math.max(0, t - CLOCK_PHASES * (waves.length - 1));
-    for (let level = t; level >= first; level -= CLOCK_PHASES) {
+    const first = Math.max(0, t - clockPhases * (waves.length - 1));
+    for (let level = t; level >= first; level -= clockPhases) {
       if (level <= last) working.push(level);
     }
     for (const level of working) {
-      const wave = (t - level) / CLOCK_PHASES;
+      const wave = (t - level) / clockPhases;
       for (const i of byLevel[level]) take(i, wave, t);
     }
     for (const level of working) {
@@ -118,8 +147,8 @@ export function simulate(
         taken[i] = t;
       }
     }
-    const entered = Math.min(waves.length, Math.floor(t / CLOCK_PHASES) + 1);
-    const left = Math.max(0, Math.floor((t - last) / CLOCK_PHASES) + 1);
+    const entered = Math.min(waves.length, Math.floor(t / clockPhases) + 1);
+    const left = Math.max(0, Math.floor((t - last) / clockPhases) + 1);
     result.wavesInFlight = Math.max(result.wavesInFlight, entered - left);
   }
   return result;
@@ -136,10 +165,12 @@ export function simulate(
     low.length = high.length = cell.inputs.length;
     for (let n = 0; n < cell.inputs.length; n++) {
       const { cell: driver, inverted } = cell.inputs[n];
-      const readable = taken[driver] === t - 1 ? known[driver] : 0;
-      if ((levels[i] - levels[driver] - 1) % CLOCK_PHASES !== 0) {
-        complain(i, driver, t);
-      }
+      const age = t - taken[driver];
+      const readable = age >= 1 && age <= hold ? known[driver] : 0;
+      // The hold condition: 1 <= hop mod p <= h, the phases between the clocks of driver and reader.
+      const hop = levels[i] - levels[driver];
+      const phases = ((hop % clockPhases) + clockPhases) % clockPhases;
+      if (!(phases >= 1 && phases <= hold)) complain(i, driver, t);
       const seen = inverted ? ~value[driver] : value[driver];
       low[n] = seen & readable;
       high[n] = seen | ~readable;
@@ -162,10 +193,12 @@ export function simulate(
       cell: cells[sink].name,
       driver: cells[driver].name,
       message: `${cells[sink].kind} ${cells[sink].name} (phase ${
-        levels[sink] % CLOCK_PHASES
+        levels[sink] % clockPhases
       }) reads ${cells[driver].name} (phase ${
-        levels[driver] % CLOCK_PHASES
-      }), whose value lasts for one phase only`,
+        levels[driver] % clockPhases
+      }), whose value lasts for ${
+        hold === 1 ? "one phase" : `${hold} phases`
+      } only`,
     });
   }
 }
@@ -205,7 +238,7 @@ function portOrder(
 }
 
 /**
- * Whether the circuit, clocked with a new random input every four phases, computes the reference's
+ * Whether the circuit, clocked with a new random input every cycle, computes the reference's
  * function of each of them.
  *
  * @param reference Any netlist with the same ports, for instance that before insertion
@@ -215,12 +248,14 @@ function portOrder(
 export function checkSimulation(
   netlist: LevelledNetlist,
   reference: Netlist,
-  { key = keyOf(0), waves }: { key?: Key; waves?: number } = {},
+  { key = keyOf(0), waves, clockPhases = CLOCK_PHASES }:
+    & SimulationOptions
+    & { key?: Key; waves?: number } = {},
 ): SimulationCheck {
   const inputOrder = portOrder(netlist, reference, "input");
   const outputOrder = portOrder(netlist, reference, "output");
   const last = netlist.levels.reduce((a, b) => Math.max(a, b), 0);
-  const count = waves ?? 2 * Math.ceil(last / CLOCK_PHASES) + 4;
+  const count = waves ?? 2 * Math.ceil(last / clockPhases) + 4;
   const applied = Array.from(
     { length: count },
     (_, wave) => bits(fold(key, wave), inputOrder.length),
@@ -232,6 +267,7 @@ export function checkSimulation(
       inputOrder.forEach((at, i) => own[at] = words[i]);
       return own;
     }),
+    { clockPhases },
   );
   const check: SimulationCheck = {
     equal: problems.length === 0,
