@@ -337,63 +337,79 @@ export interface StreamSettings {
   fanIn: number;
 }
 
-/** What a tile's sum means for one neuron: entry (neuron, V + Cs). */
-interface StreamTables {
-  /** 2 Cs + 1. */
-  width: number;
+/**
+ * What a tile's sum means: entry j (n + 1) + (V + n) / 2 for neuron j and a tile of n inputs, whose sum has
+ * the parity of n. erf is computed here and nowhere else.
+ */
+interface TileTable {
+  /** n */
+  size: number;
   /** p = P(V - V_th / K). */
   probability: Float32Array;
   /** dE[m_k]/dV = 2 dp/dV. */
   slope: Float32Array;
-  /** Chances that Binomial(L, p) <= 0 ... L - 1, times 2^32: [neurons, width, L]. */
-  cumulative: Float64Array;
+  /** Chances that Binomial(L, p) <= 0 ... L - 1, in units of 2^-32: [neurons, n + 1, L]. */
+  cumulative: Uint32Array;
 }
 
-/** Chances of 0 ... L - 1 or fewer successes, times 2^32, into `out[at ...]`. */
+/** Chances of at most 0 ... L - 1 successes, in units of 2^-32, into `out[at ...]`. */
 function binomialCumulative(
   L: number,
   p: number,
-  out: Float64Array,
+  out: Uint32Array,
   at: number,
 ): void {
-  const scale = 2 ** 32;
-  if (p >= 1) return; // all zero: always L
-  let term = (1 - p) ** L;
+  // The smaller chance is expanded, so that no term is lost to (1 - p)^L = 0.
+  const q = Math.min(p, 1 - p);
+  let term = (1 - q) ** L;
   let sum = 0;
-  const odds = p / (1 - p);
   for (let c = 0; c < L; c++) {
     sum += term;
-    out[at + c] = sum * scale;
-    term *= odds * (L - c) / (c + 1);
+    // For p > 1/2 the successes are counted from the other end: P(c <= x) = 1 - P(failures <= L - 1 - x).
+    const [place, share] = p === q ? [c, sum] : [L - 1 - c, 1 - sum];
+    out[at + place] = Math.min(
+      2 ** 32 - 1,
+      Math.max(0, Math.round(share * 2 ** 32)),
+    );
+    term *= q / (1 - q) * (L - c) / (c + 1);
   }
 }
 
-/** Tables for the thresholds of a layer's neurons; erf is computed here and nowhere else. */
-function streamTables(
-  thresholds: ArrayLike<number>,
-  { crossbarSize: Cs, grayZone, streamLength: L, fanIn }: StreamSettings,
-): StreamTables {
-  const K = Math.ceil(fanIn / Cs);
-  const last = fanIn - (K - 1) * Cs;
-  const width = 2 * Cs + 1;
-  const size = thresholds.length * width;
-  const probability = new Float32Array(size);
-  const slope = new Float32Array(size);
-  const cumulative = new Float64Array(size * L);
-  // V has the parity of its tile's size: every second entry suffices unless the last tile is of the other.
-  const step = K > 1 && (Cs - last) % 2 === 0 ? 2 : 1;
-  const from = K > 1 ? 0 : Cs - last;
-  for (let j = 0; j < thresholds.length; j++) {
-    const threshold = thresholds[j] / K;
-    for (let i = from; i < width - from; i += step) {
-      const at = j * width + i;
-      const p = firingProbability(i - Cs, threshold, grayZone);
+/** Table of tiles of one size for the thresholds V_th / K of a layer's neurons. */
+function tileTable(
+  thresholds: Float64Array,
+  size: number,
+  { grayZone, streamLength: L }: StreamSettings,
+): TileTable {
+  const width = size + 1;
+  const length = thresholds.length * width;
+  const probability = new Float32Array(length);
+  const slope = new Float32Array(length);
+  const cumulative = new Uint32Array(length * L);
+  for (let j = 0, at = 0; j < thresholds.length; j++) {
+    for (let V = -size; V <= size; V += 2, at++) {
+      const p = firingProbability(V, thresholds[j], grayZone);
       probability[at] = p;
-      slope[at] = expectationGradient(i - Cs, threshold, grayZone);
+      slope[at] = expectationGradient(V, thresholds[j], grayZone);
       binomialCumulative(L, p, cumulative, at * L);
     }
   }
-  return { width, probability, slope, cumulative };
+  return { size, probability, slope, cumulative };
+}
+
+/** The table of each tile; two at most, as only the last tile may be smaller. */
+function tileTables(
+  thresholds: ArrayLike<number>,
+  settings: StreamSettings,
+): TileTable[] {
+  const { crossbarSize: Cs, fanIn } = settings;
+  const K = Math.ceil(fanIn / Cs);
+  const each = Float64Array.from(thresholds, (t) => t / K);
+  const last = tileTable(each, fanIn - (K - 1) * Cs, settings);
+  const full = K === 1 || last.size === Cs
+    ? last
+    : tileTable(each, Cs, settings);
+  return Array.from({ length: K }, (_, k) => k < K - 1 ? full : last);
 }
 
 /**
@@ -404,8 +420,7 @@ function drawWord(counter: number, k0: number, k1: number): number {
   let h = (Math.imul(counter, 0x9e3779b9) + k0) | 0;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13) ^ k1, 0xc2b2ae35);
-  h = Math.imul(h ^ (h >>> 16), 0x7feb352d);
-  return (h ^ (h >>> 15)) >>> 0;
+  return (h ^ (h >>> 16)) >>> 0;
 }
 
 /** Draws of one layer in one step. */
@@ -418,42 +433,67 @@ interface StreamDraw {
   variance: Float32Array;
 }
 
+/** Counts of one tile for all rows, added to those of the tiles before. */
+function drawTile(
+  sums: Float32Array,
+  first: number,
+  rows: number,
+  neurons: number,
+  { size, probability, cumulative }: TileTable,
+  L: number,
+  [k0, k1]: Uint32Array,
+  count: Int32Array,
+  mean: Float32Array,
+  variance: Float32Array,
+): void {
+  const width = size + 1;
+  let i = first;
+  let at = 0;
+  for (let r = 0; r < rows; r++) {
+    for (let j = 0; j < neurons; j++, at++, i++) {
+      const entry = (j * width + ((sums[i] + size) >> 1)) | 0;
+      const p = probability[entry];
+      mean[at] += p;
+      variance[at] += p * (1 - p);
+      const word = drawWord(i, k0, k1);
+      let c = entry * L;
+      const end = c + L;
+      while (c < end && word >= cumulative[c]) c++;
+      count[at] += c + L - end;
+    }
+  }
+}
+
 /** Counts of all tiles, decoded, with their mean and variance. */
 function drawStream(
-  sums: ArrayLike<number>,
+  sums: Float32Array,
   [K, R, out]: [number, number, number],
-  tables: StreamTables,
-  { crossbarSize: Cs, streamLength: L }: StreamSettings,
+  tables: TileTable[],
+  L: number,
   key: Key,
 ): StreamDraw {
-  const { width, probability, cumulative } = tables;
   const count = new Int32Array(R * out);
   const expected = new Float32Array(R * out);
   const variance = new Float32Array(R * out);
-  const [k0, k1] = bits(key, 2);
-  for (let k = 0, i = 0; k < K; k++) {
-    for (let r = 0, at = 0; r < R; r++) {
-      for (let j = 0; j < out; j++, at++, i++) {
-        const entry = j * width + sums[i] + Cs;
-        const p = probability[entry];
-        expected[at] += 2 * p - 1;
-        variance[at] += p * (1 - p);
-        const word = drawWord(i, k0, k1);
-        const first = entry * L;
-        // Most tiles are far from the threshold: none or all of their bits are 1.
-        if (word < cumulative[first]) continue;
-        let c = L;
-        if (word < cumulative[first + L - 1]) {
-          c = 1;
-          while (word >= cumulative[first + c]) c++;
-        }
-        count[at] += c;
-      }
-    }
-  }
+  const words = bits(key, 2);
+  tables.forEach((table, k) =>
+    drawTile(
+      sums,
+      k * R * out,
+      R,
+      out,
+      table,
+      L,
+      words,
+      count,
+      expected,
+      variance,
+    )
+  );
   const decoded = new Float32Array(R * out);
   for (let at = 0; at < decoded.length; at++) {
     decoded[at] = 2 * count[at] / L - K;
+    expected[at] = 2 * expected[at] - K;
     variance[at] *= 4 / L;
   }
   return { decoded, expected, variance };
@@ -522,11 +562,11 @@ export function streamLayer(
   key: Key,
 ): Tensor {
   const [K, R, out] = sums.shape;
-  const { crossbarSize: Cs } = settings;
+  const { streamLength: L } = settings;
   return tf.customGrad((...inputs) => {
-    const V = (inputs[0] as Tensor).dataSync();
-    const tables = streamTables((inputs[1] as Tensor).dataSync(), settings);
-    const draw = drawStream(V, [K, R, out], tables, settings, fold(key, 0));
+    const V = (inputs[0] as Tensor).dataSync() as Float32Array;
+    const tables = tileTables((inputs[1] as Tensor).dataSync(), settings);
+    const draw = drawStream(V, [K, R, out], tables, L, fold(key, 0));
     const value = draw.decoded;
     if (output.kind === "compared") {
       const [k0, k1] = bits(fold(key, 1), 2);
@@ -539,18 +579,18 @@ export function streamLayer(
       const d = (dy as Tensor).dataSync();
       const factor = outputFactor(draw, settings, output);
       for (let i = 0; i < factor.length; i++) factor[i] *= d[i];
-      const { width, slope } = tables;
       const dSums = new Float32Array(K * R * out);
       const dThreshold = new Float64Array(out);
-      for (let k = 0, i = 0; k < K; k++) {
-        for (let r = 0, at = 0; r < R; r++) {
+      tables.forEach(({ size, slope }, k) => {
+        for (let r = 0, at = 0, i = k * R * out; r < R; r++) {
           for (let j = 0; j < out; j++, at++, i++) {
-            const g = slope[j * width + V[i] + Cs] * factor[at];
+            const entry = (j * (size + 1) + ((V[i] + size) >> 1)) | 0;
+            const g = slope[entry] * factor[at];
             dSums[i] = g;
             dThreshold[j] -= g;
           }
         }
-      }
+      });
       return [
         tf.tensor3d(dSums, [K, R, out]),
         tf.tensor1d(Float32Array.from(dThreshold, (g) => g / K)),
