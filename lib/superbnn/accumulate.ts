@@ -23,7 +23,7 @@
  */
 import { expectedOutput, firingProbability, type Ties } from "./device.ts";
 import { tileSize, type Tiling } from "./crossbar.ts";
-import { checkStreamLength } from "./binomial.ts";
+import { binomialProbabilities, checkStreamLength } from "./binomial.ts";
 
 /** `exact` adds all bits; `approximate` takes 2 (a and b) or, in turn, 2 (a or b) for a + b. */
 export type Counter = "exact" | "approximate";
@@ -215,4 +215,86 @@ export function expectedDecoded(
     total += expectedOutput(sums[k], threshold / sums.length, grayZone);
   }
   return total;
+}
+
+/** Chances that are left out at the ends of a distribution; far below any that is reported. */
+const NEGLIGIBLE = 1e-18;
+
+/** A distribution on whole numbers from `first`, without ends of negligible chance. */
+export interface CountDistribution {
+  first: number;
+  chances: Float64Array;
+}
+
+function trimmed(first: number, chances: Float64Array): CountDistribution {
+  let from = 0;
+  let to = chances.length;
+  while (chances[from] < NEGLIGIBLE && from < to - 1) from++;
+  while (chances[to - 1] < NEGLIGIBLE && to - 1 > from) to--;
+  return { first: first + from, chances: chances.subarray(from, to) };
+}
+
+/**
+ * The distribution of a neuron's count c, without sampling.
+ *
+ * c = sum over tiles of Binomial(L, p_k); tiles of one chance p join to Binomial(n L, p), and gates of the
+ * approximate counter count double.
+ */
+export function countDistribution(
+  probabilities: ArrayLike<number>,
+  streamLength: number,
+  counter: Counter = "exact",
+): CountDistribution {
+  checkStreamLength(streamLength);
+  const n = probabilities.length;
+  const single = new Map<number, number>();
+  const double = new Map<number, number>();
+  const join = (map: Map<number, number>, p: number) =>
+    map.set(p, (map.get(p) ?? 0) + 1);
+  for (let k = 0; k < n; k++) {
+    if (counter === "exact" || (k === n - 1 && n % 2 === 1)) {
+      join(single, probabilities[k]);
+    } else if (k % 2 === 1) {
+      const pair = (k - 1) / 2;
+      join(
+        double,
+        pairProbability(probabilities[k - 1], probabilities[k], pair),
+      );
+    }
+  }
+  let sum: CountDistribution = { first: 0, chances: Float64Array.of(1) };
+  for (const [map, step] of [[single, 1], [double, 2]] as const) {
+    for (const [p, tiles] of map) {
+      const part = trimmed(0, binomialProbabilities(tiles * streamLength, p));
+      const length = sum.chances.length + step * (part.chances.length - 1);
+      const chances = new Float64Array(length);
+      for (let j = 0; j < part.chances.length; j++) {
+        const weight = part.chances[j];
+        const to = step * j;
+        for (let i = 0; i < sum.chances.length; i++) {
+          chances[to + i] += weight * sum.chances[i];
+        }
+      }
+      sum = trimmed(sum.first + step * part.first, chances);
+    }
+  }
+  return sum;
+}
+
+/** Chance that the comparator fires for such a count; a tie counts half, all or nothing as `ties` says. */
+export function firingChance(
+  { first, chances }: CountDistribution,
+  tiles: number,
+  streamLength: number,
+  ties: Ties = "coin",
+): number {
+  const middle = tiles * streamLength / 2;
+  const tie = ties === "coin" ? 0.5 : ties === "high" ? 1 : 0;
+  let sum = 0;
+  for (let i = 0; i < chances.length; i++) {
+    const count = first + i;
+    if (count > middle) sum += chances[i];
+    else if (count === middle) sum += tie * chances[i];
+  }
+  return Math.min(sum, 1);
 }

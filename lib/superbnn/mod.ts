@@ -1,7 +1,10 @@
 /** SupeRBNN: binary neural networks on stochastic superconductor devices, from training to energy. */
 export * from "./accumulate.ts";
 export * from "./binomial.ts";
+export * from "./counter.ts";
 export * from "./crossbar.ts";
 export * from "./device.ts";
+export * from "./energy.ts";
 export * from "./network.ts";
+export * from "./search.ts";
 export * from "./simulate.ts";
