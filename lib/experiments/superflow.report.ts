@@ -681,7 +681,7 @@ function weightFigure(arms: ArmSummary[]): FigureSpec[] {
       weights.join(", ")
     } (1 is the default), mean over ${
       seedsOf(arms, "weight")
-    } seeds; every line begins at weight 0 with length 1. The sum of negative slacks can be bought with wire; the worst slack is set by the width of the chip.`,
+    } seeds; every line begins at weight 0 with length 1. The sum of negative slacks can be bought with wire; the worst slack hardly, as it is mostly set by the width of the chip.`,
     rowHeight: 380,
   })];
 }

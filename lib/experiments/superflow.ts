@@ -183,9 +183,8 @@ const full: Config = {
   },
   weights: {
     circuits: [
-      ...rtl("apc128"),
       ...iscas("c499"),
-      ...balanced("c880_pb", "c1355_pb", "c1908_pb", "counter_128_pb"),
+      ...balanced("c880_pb", "c1908_pb", "counter_128_pb"),
     ],
     weights: [0, 0.1, 1, 10, 100],
     seeds: 3,
@@ -194,7 +193,7 @@ const full: Config = {
     circuits: [
       ...rtl("adder8", "alu4", "apc128", "sorter32", "multiplier8"),
       ...iscas("c432", "c499"),
-      ...balanced("c880_pb", "c1355_pb", "c1908_pb", "counter_128_pb"),
+      ...balanced("c880_pb", "c1908_pb"),
     ],
     routers: ["left-edge", "negotiated"],
     seeds: 3,
@@ -202,7 +201,7 @@ const full: Config = {
   rows: {
     circuits: [
       ...rtl("alu4", "sorter32", "multiplier8"),
-      ...iscas("c432", "c499"),
+      ...iscas("c432"),
       ...balanced("c880_pb", "c1908_pb"),
     ],
     limitsUm: [600, 400],
@@ -232,7 +231,7 @@ const full: Config = {
       "random",
     ],
   },
-  seeds: 5,
+  seeds: 3,
 };
 
 /** Circuits of the project only. */
