@@ -10,10 +10,12 @@
 
 // Papers
 export * as rora from "./rora/mod.ts";
+export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";
 
 // Models and training
 export * as datasets from "./core/datasets.ts";
+export * as images from "./core/images.ts";
 export * as llama from "./core/llama.ts";
 export * as nn from "./core/nn.ts";
 export * as optim from "./core/optim.ts";

@@ -10,6 +10,7 @@ type Load = () => Promise<{ default: Experiment }>;
 export const experiments: Record<string, Load> = {
   base: () => import("./base.ts"),
   rora: () => import("./rora.ts"),
+  superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),
 };
 
