@@ -348,31 +348,57 @@ interface TileTable {
   probability: Float32Array;
   /** dE[m_k]/dV = 2 dp/dV. */
   slope: Float32Array;
-  /** Chances that Binomial(L, p) <= 0 ... L - 1, in units of 2^-32: [neurons, n + 1, L]. */
-  cumulative: Uint32Array;
+  /** Alias tables of Binomial(L, p): [neurons, n + 1, 2^aliasBits]. */
+  alias: Uint32Array;
+  aliasBits: number;
 }
 
-/** Chances of at most 0 ... L - 1 successes, in units of 2^-32, into `out[at ...]`. */
-function binomialCumulative(
-  L: number,
-  p: number,
+/** Chances of 0 ... L successes. */
+function binomialMass(L: number, p: number): Float64Array {
+  const mass = new Float64Array(L + 1);
+  // The smaller chance is expanded, so that (1 - q)^L does not vanish, and read from its own end.
+  const q = Math.min(p, 1 - p);
+  let term = (1 - q) ** L;
+  for (let c = 0; c <= L; c++) {
+    mass[p === q ? c : L - c] = term;
+    term *= q / (1 - q) * (L - c) / (c + 1);
+  }
+  return mass;
+}
+
+/**
+ * Alias table of a distribution (A. J. Walker, doi:10.1145/355744.355749), so that a draw is one look-up
+ * without a branch: 2^bits columns of equal chance, each with a cut, below which its own number is drawn, and
+ * another number. A cell holds the cut in its upper bits and the other number in its lower ones.
+ */
+function fillAlias(
+  mass: Float64Array,
+  bits: number,
   out: Uint32Array,
   at: number,
 ): void {
-  // The smaller chance is expanded, so that no term is lost to (1 - p)^L = 0.
-  const q = Math.min(p, 1 - p);
-  let term = (1 - q) ** L;
-  let sum = 0;
-  for (let c = 0; c < L; c++) {
-    sum += term;
-    // For p > 1/2 the successes are counted from the other end: P(c <= x) = 1 - P(failures <= L - 1 - x).
-    const [place, share] = p === q ? [c, sum] : [L - 1 - c, 1 - sum];
-    out[at + place] = Math.min(
-      2 ** 32 - 1,
-      Math.max(0, Math.round(share * 2 ** 32)),
-    );
-    term *= q / (1 - q) * (L - c) / (c + 1);
+  const columns = 2 ** bits;
+  const whole = 2 ** (32 - bits);
+  const share = new Float64Array(columns);
+  const small: number[] = [];
+  const large: number[] = [];
+  for (let c = 0; c < columns; c++) {
+    share[c] = (mass[c] ?? 0) * columns;
+    (share[c] < 1 ? small : large).push(c);
   }
+  const cell = (c: number, part: number, other: number) => {
+    const cut = Math.min(whole - 1, Math.round(part * whole));
+    out[at + c] = cut * columns + other;
+  };
+  while (small.length > 0 && large.length > 0) {
+    const c = small.pop()!;
+    const other = large[large.length - 1];
+    cell(c, share[c], other);
+    share[other] -= 1 - share[c];
+    if (share[other] < 1) small.push(large.pop()!);
+  }
+  // What is left is full but for rounding; a column without a chance of its own has met a large one above.
+  for (const c of [...small, ...large]) cell(c, 1, c);
 }
 
 /** Table of tiles of one size for the thresholds V_th / K of a layer's neurons. */
@@ -385,16 +411,17 @@ function tileTable(
   const length = thresholds.length * width;
   const probability = new Float32Array(length);
   const slope = new Float32Array(length);
-  const cumulative = new Uint32Array(length * L);
+  const aliasBits = Math.ceil(Math.log2(L + 1));
+  const alias = new Uint32Array(length << aliasBits);
   for (let j = 0, at = 0; j < thresholds.length; j++) {
     for (let V = -size; V <= size; V += 2, at++) {
       const p = firingProbability(V, thresholds[j], grayZone);
       probability[at] = p;
       slope[at] = expectationGradient(V, thresholds[j], grayZone);
-      binomialCumulative(L, p, cumulative, at * L);
+      fillAlias(binomialMass(L, p), aliasBits, alias, at << aliasBits);
     }
   }
-  return { size, probability, slope, cumulative };
+  return { size, probability, slope, alias, aliasBits };
 }
 
 /** The table of each tile; two at most, as only the last tile may be smaller. */
@@ -439,14 +466,14 @@ function drawTile(
   first: number,
   rows: number,
   neurons: number,
-  { size, probability, cumulative }: TileTable,
-  L: number,
+  { size, probability, alias, aliasBits }: TileTable,
   [k0, k1]: Uint32Array,
   count: Int32Array,
   mean: Float32Array,
   variance: Float32Array,
 ): void {
   const width = size + 1;
+  const columns = (1 << aliasBits) - 1;
   let i = first;
   let at = 0;
   for (let r = 0; r < rows; r++) {
@@ -456,10 +483,11 @@ function drawTile(
       mean[at] += p;
       variance[at] += p * (1 - p);
       const word = drawWord(i, k0, k1);
-      let c = entry * L;
-      const end = c + L;
-      while (c < end && word >= cumulative[c]) c++;
-      count[at] += c + L - end;
+      const own = word & columns;
+      const cell = alias[(entry << aliasBits) + own];
+      // All ones where the rest of the word is below the cut: a branch would be mispredicted half the time.
+      const below = ((word >>> aliasBits) - (cell >>> aliasBits)) >> 31;
+      count[at] += (own & below) | (cell & columns & ~below);
     }
   }
 }
@@ -483,7 +511,6 @@ function drawStream(
       R,
       out,
       table,
-      L,
       words,
       count,
       expected,
