@@ -515,13 +515,17 @@ const largest = (a: Float64Array) =>
 
 /** Residual of the scaled system, relative to its right side, at which the iteration stops. */
 const RESIDUAL = 1e-13;
-const MOST_ITERATIONS = 400;
+
+/** Directions that are kept at a time, and how often the method starts anew. */
+const DIRECTIONS = 60;
+const RESTARTS = 6;
 
 /**
- * x with A x = b by BiCGSTAB with the diagonal as preconditioner; nothing if it does not converge.
+ * x with A x = b by restarted GMRES with the diagonal as preconditioner; nothing if it does not converge.
  *
- * H. A. van der Vorst, SIAM J. Sci. Stat. Comput. 13 (1992). The residual that decides is b - A x itself,
- * not the one that the recurrence carries.
+ * Y. Saad and M. H. Schultz, "GMRES: a generalized minimal residual algorithm for solving nonsymmetric
+ * linear systems", SIAM J. Sci. Stat. Comput. 7 (1986). The residual that decides is b - A x itself, not
+ * the one that the recurrence carries.
  */
 function iterate(
   matrix: SparseMatrix,
@@ -530,49 +534,58 @@ function iterate(
   transposed: boolean,
 ): Float64Array | undefined {
   const { n } = matrix;
-  const size = largest(b);
+  const size = Math.sqrt(dot(b, b));
   const x = new Float64Array(n);
   if (size === 0) return x;
-  const residual = b.slice();
-  const v = new Float64Array(n);
   const t = new Float64Array(n);
-  const hat = new Float64Array(n);
-  const step = new Float64Array(n);
-  // Starts anew from the true residual where the recurrence has drifted away from it.
-  for (let restart = 0; restart < 4; restart++) {
-    const shadow = residual.slice();
-    step.fill(0);
-    v.fill(0);
-    let [rho, alpha, omega] = [1, 1, 1];
-    for (let round = 0; round < MOST_ITERATIONS; round++) {
-      const rhoNext = dot(shadow, residual);
-      const beta = rhoNext / rho * (alpha / omega);
-      rho = rhoNext;
-      for (let i = 0; i < n; i++) {
-        step[i] = residual[i] + beta * (step[i] - omega * v[i]);
-        hat[i] = step[i] / diagonal[i];
+  let residual = b.slice();
+  for (let restart = 0; restart < RESTARTS; restart++) {
+    const norm = Math.sqrt(dot(residual, residual));
+    const basis = [residual.map((v) => v / norm)];
+    const H: Float64Array[] = []; // columns of the Hessenberg matrix, made triangular by rotations
+    const cos: number[] = [];
+    const sin: number[] = [];
+    const g = [norm];
+    while (
+      H.length < DIRECTIONS && Math.abs(g[H.length]) > 0.1 * RESIDUAL * size
+    ) {
+      const k = H.length;
+      const w = new Float64Array(n);
+      for (let i = 0; i < n; i++) t[i] = basis[k][i] / diagonal[i];
+      product(matrix, transposed, t, w);
+      const h = new Float64Array(k + 2);
+      for (let i = 0; i <= k; i++) {
+        const q = basis[i];
+        h[i] = dot(q, w);
+        for (let r = 0; r < n; r++) w[r] -= h[i] * q[r];
       }
-      product(matrix, transposed, hat, v);
-      alpha = rho / dot(shadow, v);
-      for (let i = 0; i < n; i++) {
-        x[i] += alpha * hat[i];
-        residual[i] -= alpha * v[i];
-        hat[i] = residual[i] / diagonal[i];
+      h[k + 1] = Math.sqrt(dot(w, w));
+      basis.push(h[k + 1] > 0 ? w.map((v) => v / h[k + 1]) : w);
+      for (let i = 0; i < k; i++) {
+        const [a, c] = [h[i], h[i + 1]];
+        h[i] = cos[i] * a + sin[i] * c;
+        h[i + 1] = cos[i] * c - sin[i] * a;
       }
-      product(matrix, transposed, hat, t);
-      const tt = dot(t, t);
-      omega = tt > 0 ? dot(t, residual) / tt : 0;
-      for (let i = 0; i < n; i++) {
-        x[i] += omega * hat[i];
-        residual[i] -= omega * t[i];
-      }
-      // Also where a product of the recurrence has become 0 or NaN.
-      if (!(largest(residual) > 0.1 * RESIDUAL * size) || omega === 0) break;
+      const length = Math.hypot(h[k], h[k + 1]);
+      if (length === 0) return undefined;
+      cos.push(h[k] / length);
+      sin.push(h[k + 1] / length);
+      h[k] = length;
+      g.push(-sin[k] * g[k]);
+      g[k] *= cos[k];
+      H.push(h);
+    }
+    const y = new Float64Array(H.length);
+    for (let i = H.length - 1; i >= 0; i--) {
+      y[i] = g[i];
+      for (let j = i + 1; j < H.length; j++) y[i] -= H[j][i] * y[j];
+      y[i] /= H[i][i];
+      for (let r = 0; r < n; r++) x[r] += y[i] * basis[i][r] / diagonal[r];
     }
     product(matrix, transposed, x, t);
-    for (let i = 0; i < n; i++) residual[i] = b[i] - t[i];
+    residual = b.map((v, i) => v - t[i]);
     const left = largest(residual);
-    if (left <= RESIDUAL * Math.max(size, largest(x))) return x;
+    if (left <= RESIDUAL * Math.max(largest(b), largest(x))) return x;
     if (!Number.isFinite(left)) return undefined;
   }
   return undefined;
