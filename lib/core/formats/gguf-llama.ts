@@ -184,7 +184,8 @@ function modelTensors(
     );
   }
   const tensors = Object.entries(shapes).map(([name, shape]) => {
-    let values = named[name].dataSync() as Float32Array;
+    // A copy, as the engine goes on using its own.
+    let values: Float32Array = (named[name].dataSync() as Float32Array).slice();
     if (/\.(q|k)_proj\./.test(name)) {
       values = interleaveHeads(values, config.headDim, shape[1] ?? 1);
     }
