@@ -1,5 +1,5 @@
 /**
- * Speed of the engine beside its peers, and of the SuperFlow, measured in one go.
+ * Speed of the engine beside its peers, of the SuperFlow and of SupeRBNN's simulator, in one go.
  *
  *     npm run bench                         everything, about 20 minutes
  *     npm run bench -- --only gpt --quick   one part, a few steps
@@ -26,6 +26,7 @@ import {
 import { median } from "./bench/measure.ts";
 import { updateReadme } from "./bench/readme.ts";
 import { exponents, flowTable, measureFlows } from "./bench/flow.ts";
+import { measureSimulator, simulatorTable } from "./bench/superbnn.ts";
 import { ask, findPeers, Interrupted, type Peer } from "./bench/peers.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
 
@@ -74,7 +75,7 @@ const GPT_CASES: GptCase[] = [
 ];
 
 interface Options {
-  only?: "gpt" | "gemm" | "flow";
+  only?: "gpt" | "gemm" | "flow" | "superbnn";
   quick: boolean;
   repeats: number;
   json?: string;
@@ -475,6 +476,12 @@ async function bench(options: Options): Promise<number> {
     console.log(`Exponents over cells: ${shown.join(", ")}\n`);
     write("flow", { rows, exponents: growth, absent });
   }
+  if (runs("superbnn")) {
+    const rows = await measureSimulator(options, progress);
+    console.log(`\nSupeRBNN simulator, MLP 784-256-256-10, one core`);
+    console.log(textTable(simulatorTable(rows)) + "\n");
+    write("superbnn", { rows });
+  }
   if (options.json !== undefined) {
     writeAtomic(options.json, JSON.stringify(report, null, 2) + "\n");
   }
@@ -488,10 +495,15 @@ async function bench(options: Options): Promise<number> {
 main(() => {
   const program = new Command("bench")
     .description(
-      "Speed of the engine beside stock tfjs and PyTorch, and of the SuperFlow",
+      "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow and of SupeRBNN's simulator",
     )
     .addOption(
-      new Option("--only <part>", "one part").choices(["gpt", "gemm", "flow"]),
+      new Option("--only <part>", "one part").choices([
+        "gpt",
+        "gemm",
+        "flow",
+        "superbnn",
+      ]),
     )
     .option("--quick", "few steps, one round, small sizes", false)
     .option(
