@@ -19,6 +19,8 @@ import {
   balancedCount,
   evaluateCounter,
   parallelCounter,
+  streamGenerator,
+  streamGeneratorJj,
 } from "../lib/superbnn/counter.ts";
 import {
   checkCooling,
@@ -130,6 +132,22 @@ test("an accumulator adds to its state, and a reset empties it", () => {
       }
     }
   }
+});
+
+test("a generator compares: every value and random number of four bits", () => {
+  const netlist = streamGenerator(4);
+  for (let value = 0; value < 16; value++) {
+    for (let random = 0; random < 16; random++) {
+      const bits = [value, random].flatMap((number) =>
+        [0, 1, 2, 3].map((i) => number >> i & 1)
+      );
+      assert.is(evaluateCounter(netlist, bits), value > random ? 1 : 0);
+    }
+  }
+  // One bit: an and gate and a random buffer; two: also maj, and a buffer each for its two inputs.
+  assert.is(streamGeneratorJj(1), JJ_COUNT.and + 2);
+  assert.is(streamGeneratorJj(2), JJ_COUNT.and + JJ_COUNT.maj + 2 * 2 + 2 * 2);
+  assert.throws(() => streamGenerator(0), /bits: 0/);
 });
 
 test("balance by hand: a full adder, four and eight phases", () => {

@@ -43,6 +43,7 @@ import {
   type SimulateOptions,
   simulateSweep,
 } from "../lib/superbnn/simulate.ts";
+import { simulateStreams } from "../lib/superbnn/streams.ts";
 
 const CROSSBARS = [1, 3, 7, 8, 9, 16, 17, 32, 33, 36, 64, 72, 300];
 
@@ -689,6 +690,90 @@ test("parity trap: even tiles without noise tie, and one side takes all", () => 
   assert.ok(
     even < 0.6 * should && odd > 1.8 * should,
     `${even} ${should} ${odd}`,
+  );
+});
+
+// Streams -----------------------------------------------------------------------------------------
+
+test("pure streams: signs are exact in any number of cycles", () => {
+  const k = key(20);
+  const network = denseNetwork([24, 10, 8, 4], k);
+  const bits = signs(fold(k, "bits"), 24 * 30);
+  const ideal = idealForward(network, bits);
+  for (const generators of ["independent", "shared"] as const) {
+    const { labels, scores } = simulateStreams(
+      network,
+      Float64Array.from(bits),
+      {
+        streamLength: 4,
+        generators,
+        key: k,
+      },
+    );
+    assert.equal(labels, ideal.labels);
+    assert.ok(scores.every((s, i) => Math.abs(s - ideal.scores[i]) < 1e-12));
+  }
+});
+
+test("pure streams: mean and variance of a sum of products, generators apart and shared", () => {
+  const k = key(21);
+  const n = 12;
+  const copies = 4000;
+  const streamLength = 4;
+  const network = denseNetwork([n, 2], k);
+  const layer = network.layers[0];
+  if (layer.kind !== "scores") throw new Error("a score layer expected");
+  layer.scale.fill(1);
+  layer.offset.fill(0);
+  const x = uniform(fold(k, "x"), n, -1, 1);
+  const values = new Float32Array(n * copies);
+  for (let i = 0; i < copies; i++) values.set(x, n * i);
+  for (const generators of ["independent", "shared"] as const) {
+    const { scores } = simulateStreams(network, values, {
+      streamLength,
+      generators,
+      key: fold(k, generators),
+    });
+    for (const neuron of [0, 1]) {
+      const w = layer.weights.subarray(n * neuron, n * (neuron + 1));
+      let mean = 0;
+      let variance = 0;
+      for (let i = 0; i < n; i++) {
+        mean += w[i] * x[i];
+        for (let j = 0; j < n; j++) {
+          // One random number u for both: E[b_i b_j] = 1 - |x_i - x_j|.
+          const together = generators === "shared"
+            ? 1 - Math.abs(x[i] - x[j])
+            : i === j
+            ? 1
+            : x[i] * x[j];
+          variance += w[i] * w[j] * (together - x[i] * x[j]) / streamLength;
+        }
+      }
+      const drawn = Array.from(
+        { length: copies },
+        (_, i) => scores[2 * i + neuron],
+      );
+      const found = drawn.reduce((a, b) => a + b) / copies;
+      const spread = drawn.reduce((a, b) => a + (b - found) ** 2, 0) / copies;
+      assert.ok(
+        Math.abs(found - mean) < 5 * Math.sqrt(variance / copies),
+        `${generators}: mean ${found}, not ${mean}`,
+      );
+      assert.ok(
+        Math.abs(spread / variance - 1) < 5 * Math.sqrt(2 / copies),
+        `${generators}: variance ${spread}, not ${variance}`,
+      );
+    }
+  }
+  const bad = new Float32Array(n).fill(1.5);
+  assert.throws(
+    () => simulateStreams(network, bad, { key: k }),
+    /from -1 to 1: value 0 is 1.5/,
+  );
+  assert.throws(
+    () => simulateStreams(network, values, { key: k, streamLength: 0 }),
+    /streamLength 0/,
   );
 });
 

@@ -154,6 +154,33 @@ export function accumulator(
   return { gates: net.gates, outputs };
 }
 
+/**
+ * The comparator of a stochastic number generator: 1 where the value exceeds the random number.
+ *
+ * Inputs are the bits of the value, then those of the random number, least significant first;
+ * c_(i+1) = maj(x_i, not r_i, c_i). What a network of streams needs per input, and the device does not.
+ */
+export function streamGenerator(bits: number): CounterNetlist {
+  if (!Number.isInteger(bits) || bits < 1) {
+    throw new RangeError(
+      `Cannot build a generator as it must have a whole number >= 1 of bits: ${bits}`,
+    );
+  }
+  const net = builder(2 * bits);
+  let above = net.add("and", 0, ~bits);
+  for (let i = 1; i < bits; i++) above = net.add("maj", i, ~(bits + i), above);
+  return { gates: net.gates, outputs: [{ from: above, weight: 1 }] };
+}
+
+/** Junctions of a generator: its comparator, and a buffer at its threshold for every random bit. */
+export function streamGeneratorJj(
+  bits: number,
+  options: { phases?: number } = {},
+): number {
+  return balancedCount(streamGenerator(bits), options).jj +
+    bits * JJ_COUNT.buffer;
+}
+
 /** What a netlist computes: the weighted sum of its outputs, for bits at its inputs. */
 export function evaluateCounter(
   { gates, outputs }: CounterNetlist,

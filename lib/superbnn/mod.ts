@@ -8,3 +8,4 @@ export * from "./energy.ts";
 export * from "./network.ts";
 export * from "./search.ts";
 export * from "./simulate.ts";
+export * from "./streams.ts";
