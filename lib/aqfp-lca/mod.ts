@@ -1,0 +1,16 @@
+/**
+ * AQFP life-cycle energy and inventory: a matrix LCA engine, and the comparison of AQFP with CMOS built
+ * on it.
+ */
+
+// Engine
+export * from "./break-even.ts";
+export * from "./distributions.ts";
+export * from "./formula.ts";
+export * from "./inventory.ts";
+export * from "./linear.ts";
+export * from "./matrix.ts";
+export * from "./model.ts";
+export * from "./sensitivity.ts";
+export * from "./uncertainty.ts";
+export * from "./units.ts";
