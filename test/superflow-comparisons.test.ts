@@ -38,7 +38,14 @@ import { synthesise } from "../lib/superflow/synthesis.ts";
 const TOLERANCE = 1e-9;
 
 const TINY = join(projectRoot(), "data/rtl/tiny");
-const tiny = (name: string) => synthesise({ path: join(TINY, `${name}.v`) });
+const synthesised = new Map<string, Netlist>();
+async function tiny(name: string): Promise<Netlist> {
+  const known = synthesised.get(name);
+  if (known !== undefined) return known;
+  const netlist = await synthesise({ path: join(TINY, `${name}.v`) });
+  synthesised.set(name, netlist);
+  return netlist;
+}
 
 // Tiny circuits ----------------------------------------------------------------------------------
 
@@ -128,24 +135,22 @@ test("netlist: levels, depth and junctions by hand", () => {
 
 // Effort -----------------------------------------------------------------------------------------
 
-let circuit: LevelledNetlist | undefined;
 /** A circuit on which attempts differ. */
 async function popcount(): Promise<LevelledNetlist> {
-  circuit ??= await insertBuffers(await tiny("popcount4"), { key: key(1) });
-  return circuit;
+  return await insertBuffers(await tiny("popcount4"), { key: key(1) });
 }
 
 test("effort: the cheapest of the attempts, of which the first is that of effort 1", async () => {
   const netlist = await popcount();
   let differ = 0;
-  for (const method of ["superflow", "random", "gordian", "median"] as const) {
-    for (let seed = 0; seed < 3; seed++) {
+  for (const method of ["taas", "random", "gordian"] as const) {
+    for (let seed = 0; seed < 2; seed++) {
       const options = { method, key: key(seed) };
       const costs: number[] = [];
       const placed: Int32Array[] = [];
       const best = place(netlist, {
         ...options,
-        effort: 4,
+        effort: 3,
         onAttempt: (attempt, cost) => {
           placed.push(attempt.x);
           costs.push(cost);
@@ -154,7 +159,7 @@ test("effort: the cheapest of the attempts, of which the first is that of effort
           );
         },
       });
-      assert.is(costs.length, 4);
+      assert.is(costs.length, 3);
       assert.equal(placed[0], place(netlist, options).x);
       assert.equal(best.x, placed[costs.indexOf(Math.min(...costs))]);
       if (Math.min(...costs) < costs[0]) differ++;
