@@ -12,6 +12,7 @@ export * from "./legality.ts";
 export * from "./lvs.ts";
 export * from "./majority.ts";
 export * from "./netlist.ts";
+export * from "./phases.ts";
 export * from "./placement.ts";
 export * from "./routing.ts";
 export * from "./simulation.ts";

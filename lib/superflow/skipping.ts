@@ -156,6 +156,42 @@ function bestChoice(
   capacity: number,
   reach: number,
 ): Choice | undefined {
+  // One good choice per level first: what cannot become better than its result need not be kept.
+  const quick = sweep(source, sinks, k, capacity, reach, { most: 1 });
+  const fewest = Math.max(
+    Math.ceil((k - 1) / (capacity - 1)),
+    chainCells(sinks[0] - source, reach),
+  );
+  if (quick?.cells === fewest) return quick;
+  const most = k > MANY_SINKS ? MAX_CHOICES_MANY : MAX_CHOICES;
+  const limit = quick?.cells;
+  return sweep(source, sinks, k, capacity, reach, { most, limit }) ?? quick;
+}
+
+/** Fewest cells that a choice needs below x: each turns c edges into one, and the farthest needs a chain. */
+function cellsToCome(
+  { waiting, edges }: Choice,
+  x: number,
+  sinksToCome: number,
+  capacity: number,
+): number {
+  let j = waiting.length - 1;
+  while (j > 0 && waiting[j] === 0) j--;
+  return Math.max(
+    Math.ceil((edges + sinksToCome - 1) / (capacity - 1)),
+    chainCells(x + j, waiting.length),
+  );
+}
+
+/** The best choice with fewer than `limit` cells, of at most `most` kept per level. */
+function sweep(
+  source: number,
+  sinks: ArrayLike<number>,
+  k: number,
+  capacity: number,
+  reach: number,
+  { most, limit = Infinity }: { most: number; limit?: number },
+): Choice | undefined {
   if (sinks[k - 1] <= source) return undefined;
   const top = sinks[0];
   const sinksAt = new Int32Array(top - source + 1); // by level above the source
@@ -175,8 +211,9 @@ function bestChoice(
   const waiting = new Array<number>(reach).fill(0);
   waiting[0] = sinksAt[top - source];
   let choices: Choice[] = [{ cells: 0, waiting, edges: waiting[0], placed: 0 }];
-  const most = k > MANY_SINKS ? MAX_CHOICES_MANY : MAX_CHOICES;
+  let sinksToCome = k - waiting[0];
   for (let x = top - source - 1; x >= 1; x--) {
+    sinksToCome -= sinksAt[x];
     const next: Choice[] = [];
     for (const choice of choices) {
       const due = choice.waiting[reach - 1];
@@ -192,7 +229,9 @@ function bestChoice(
       );
       for (let placed = least; placed <= last; placed++) {
         const made = placeCells(choice, placed, sinksAt[x], capacity);
-        if (made.edges <= mostEdges[x]) next.push(made);
+        if (made.edges > mostEdges[x]) continue;
+        const cells = made.cells + cellsToCome(made, x, sinksToCome, capacity);
+        if (cells < limit) next.push(made);
       }
     }
     choices = next.length > 1 ? undominated(next, capacity, most) : next;
