@@ -128,6 +128,10 @@ function codesOf(
   return low < 0 ? Int8Array.from(values) : Uint8Array.from(values);
 }
 
+function constant(n: number, code: number, [low]: readonly number[]): Codes {
+  return (low < 0 ? new Int8Array(n) : new Uint8Array(n)).fill(code);
+}
+
 test("a product by hand: 2 x 3 by 2 x 3", () => {
   const engine = openIntegerEngine();
   const a = Int8Array.of(1, 2, 3, -4, 5, -6);
@@ -190,10 +194,8 @@ for (const build of BUILDS) {
         for (const one of activation) {
           for (const other of weight) {
             const size = [M, 17, K];
-            const a = (activation[0] < 0 ? Int8Array : Uint8Array)
-              .from({ length: M * K }, () => one) as Codes;
-            const b = (weight[0] < 0 ? Int8Array : Uint8Array)
-              .from({ length: 17 * K }, () => other) as Codes;
+            const a = constant(M * K, one, activation);
+            const b = constant(17 * K, other, weight);
             const c = product(engine, format, a, b, size);
             assert.ok(
               c.every((sum) => sum === K * one * other),

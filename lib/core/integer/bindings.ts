@@ -48,7 +48,13 @@ interface Traits {
   columns: number;
   /** Bytes of a panel for one k of its padded depth. */
   bytes: number;
-  pack: keyof IntegerKernels;
+  pack:
+    | "packInt8"
+    | "packPairs"
+    | "packNibblePairs"
+    | "packAgile"
+    | "packNibbles"
+    | "packBytes";
 }
 
 const TRAITS: Record<Format, Traits> = {
@@ -664,7 +670,7 @@ export function packWeights(
     engine,
     Int8Array.from(codes, (code) => code - less),
   );
-  engine.kernels[pack](...([stored, outputs, depth, pointer] as never[]));
+  engine.kernels[pack](stored, outputs, depth, pointer);
   engine.kernels.columnSums(stored, 1, outputs, depth, sums);
   engine.release(mark);
   const numbers = scaleValues.length + zeroValues.length +
