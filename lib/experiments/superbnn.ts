@@ -9,6 +9,7 @@
  *   deploy/<data>/<model>/<method>/<hardware>    accuracy on the device, on the hardware of training
  *   sweep/<data>/<model>/<crossbar>              the deterministic network over gray zones and stream
  *                                                lengths, with what its energy is made of
+ *   streams/<data>/<model>                       the same network with streams of number generators
  *   mismatch/<data>                              mismatch of the accumulation, computed without sampling
  *   clocking/<circuit>                           junctions when data may pass several phases
  *
@@ -64,6 +65,8 @@ import {
   type TrainOptions,
   vggSmall,
 } from "../superbnn/train.ts";
+import { streamGeneratorJj } from "../superbnn/counter.ts";
+import { simulateStreams } from "../superbnn/streams.ts";
 import { checkEquivalence } from "../superflow/equivalence.ts";
 import { insertBuffers } from "../superflow/insertion.ts";
 import { assertLegal } from "../superflow/legality.ts";
@@ -126,6 +129,9 @@ const large: Hardware = { crossbarSize: 72, grayZone: 16, streamLength: 8 };
 
 /** Octaves from a tenth of a unit of the sum to far beyond the largest sum of a tile. */
 const GRAY_ZONES = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128];
+
+/** Test images of the baseline of streams, which runs the whole network in every cycle. */
+const STREAM_IMAGES = 1000;
 
 const CIRCUITS = ["adder8", "apc32", "apc128", "comparator8", "sorter32"];
 
@@ -341,6 +347,19 @@ function arms(config: Config): Arm[] {
       samples: config.mismatchSamples,
     },
     [1],
+    [trained],
+  );
+  const { seeds } = list.find(({ id }) => id === trained)!;
+  add(
+    `streams/${first.data}/${first.model}`,
+    {
+      kind: "streams",
+      data: first.data,
+      trained,
+      streamLengths,
+      images: Math.min(sweepImages, STREAM_IMAGES),
+    },
+    seeds,
     [trained],
   );
   const { circuits, skips } = config.clocking;
@@ -633,6 +652,29 @@ function runMismatch(
   return metrics;
 }
 
+/** The baseline without a random device: grey levels as streams of independent generators. */
+function runStreams(
+  { data, trained, streamLengths, images }: {
+    data: ImageSetName;
+    trained: string;
+    streamLengths: number[];
+    images: number;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { network, testSet } = deployed({ data, trained }, images, context);
+  const values = Float32Array.from(testSet.images, (x) => 2 * x / 255 - 1);
+  const metrics: Metrics = { generatorJj: streamGeneratorJj(8) };
+  for (const [i, streamLength] of streamLengths.entries()) {
+    context.progress(i / streamLengths.length);
+    const { labels } = simulateStreams(network, values, { streamLength, key });
+    metrics[`accuracyL${streamLength}`] = 100 *
+      accuracy(labels, testSet.labels);
+  }
+  return metrics;
+}
+
 /** Junctions of a circuit of ours for each number of phases that a connection may pass. */
 async function runClocking(
   { circuit, skips }: { circuit: string; skips: number[] },
@@ -665,6 +707,7 @@ const RUNS: Record<
   deploy: runDeployment,
   sweep: runSweep,
   mismatch: runMismatch,
+  streams: runStreams,
   clocking: runClocking,
 };
 
