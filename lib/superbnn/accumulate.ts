@@ -114,7 +114,7 @@ export function decodedMean(probabilities: ArrayLike<number>): number {
 }
 
 /**
- * Variance of the decoded value; independent of the network's input only where p_k is.
+ * Variance of the decoded value: the cycles are independent, and so are the tiles.
  *
  * Var[m] = (4 / L) sum_k p_k (1 - p_k)
  */
@@ -172,8 +172,7 @@ export function approximateCount(bits: ArrayLike<number>): number {
  *
  * A pair with chances p, q: E[2 a b] = 2 p q is short by p (1 - q) + q (1 - p), and 2 (p + q - p q) is
  * over by as much, so pairs of like chances cancel in turn. Its variance is 4 r (1 - r), r the chance
- * of the gate's 1: about twice that of an exact addition of fair coins, and that error does not
- * average out over the K tiles more than the streams do.
+ * of the gate's 1: for two fair coins 3/4, where an exact addition has 1/2.
  */
 export function countMoments(
   probabilities: ArrayLike<number>,

@@ -48,7 +48,7 @@ export type Agreements = Uint8Array | Uint16Array;
  *
  * @example
  * ```ts
- * tilingOf(784, 72).tiles; // 11: ten of 72 inputs and one of 64
+ * tilingOf(784, 72).tiles; // 11
  * ```
  */
 export function tilingOf(fanIn: number, crossbarSize: number): Tiling {
@@ -88,7 +88,7 @@ export function tileSum(agreements: number, size: number): number {
 /**
  * Rows of signs as bits, with every tile at a boundary.
  *
- * @param signs [images, width]; bit 1 where above 0, so +1 and -1 do as well as 1 and 0
+ * @param signs [images, width], +1 and -1, or 1 and 0
  * @param filler What fills the gaps: 1 for weights and 0 for inputs, so that gaps never agree
  * @param patches [positions, fanIn], where each input of a row comes from in its image; -1 is a place
  *   outside and holds -1 (the bit 0). Without it a row is an image. This is im2row on bits.
@@ -121,9 +121,10 @@ export function packTiles(
     const patch = (row % positions) * fanIn;
     for (let j = 0; j < fanIn; j++) {
       const from = patches === undefined ? j : patches[patch + j];
-      const on = from >= 0 && signs[image + from] > 0;
-      if (on === (filler === 1)) continue;
-      words[base + (place[j] >>> 5)] ^= 1 << (place[j] & 31);
+      const sign = from < 0 ? 0 : signs[image + from];
+      // 1 for +1, 0 for 0 and -1, without a branch that nothing could predict.
+      const bit = (sign & ~(sign >> 31)) ^ filler;
+      words[base + (place[j] >>> 5)] ^= bit << (place[j] & 31);
     }
   }
   return { tiling, rows, words };

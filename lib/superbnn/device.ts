@@ -256,7 +256,7 @@ export function attenuatedCurrentUa(
  *
  * @example
  * ```ts
- * grayZoneValue(35, DEFAULT_DEVICE); // 2: 4 uA over 70 uA / 35
+ * grayZoneValue(35, DEFAULT_DEVICE); // 2
  * ```
  */
 export function grayZoneValue(crossbarSize: number, device: Device): number {

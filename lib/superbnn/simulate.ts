@@ -117,8 +117,12 @@ export interface Simulation {
 /** Rows whose sums are held at once: within the cache of a core. */
 const BLOCK_ROWS = 256;
 
-/** Words of packed rows that are held at once. */
+/** Rows of a layer and words of them that are held at once: generators within the cache of a core. */
+const MAX_ROWS = 2 ** 14;
 const MAX_WORDS = 2 ** 22;
+
+/** Entries of a layer's tables that are kept from one part of the images to the next. */
+const MAX_TABLE_ENTRIES = 2 ** 23;
 
 /** Widest gray zone: its square must stay a number. */
 const MAX_GRAY_ZONE = 1e100;
@@ -237,6 +241,13 @@ function packInputs(
 /** Thresholds of a layer; the sums of a score layer are decoded around 0. */
 function thresholdOf(layer: Neurons, neuron: number): number {
   return layer.kind === "scores" ? 0 : layer.thresholds[neuron];
+}
+
+/** What a neuron's draws need, kept from one part of the images to the next. */
+interface NeuronTables {
+  chances: Float64Array;
+  lastAt: number;
+  table: Int32Array;
 }
 
 /** P(V) of a neuron's tiles by agreements: d = 0 ... n_k of a full tile, then of the last. */
@@ -361,6 +372,7 @@ function runLayer(
   settings: Settings,
   generators: Generators,
   maker: TableMaker,
+  tables: NeuronTables[],
   sums: FirstSums | undefined,
   sumsRow: number,
   receive: (
@@ -375,15 +387,24 @@ function runLayer(
   const { counter, streamLength } = settings;
   const { columnBits } = maker;
   const size = tileSize(tiling, 0);
-  const table = new Int32Array((size + lastSize + 2) << columnBits);
+  const entries = (size + lastSize + 2) << columnBits;
+  const keep = neurons * entries <= MAX_TABLE_ENTRIES;
+  let table: Int32Array = new Int32Array(keep ? 0 : entries);
   const block = sums === undefined
     ? agreementsArray(tiling, BLOCK_ROWS * tiles)
     : sums.data;
   const counts = new Int32Array(BLOCK_ROWS);
   for (let neuron = 0; neuron < neurons; neuron++) {
-    const { chances, lastAt } = neuronProbabilities(tiled, neuron, settings);
-    if (counter === "exact") {
-      chances.forEach((p, i) => maker.write(table, i << columnBits, p));
+    const known = tables[neuron];
+    const { chances, lastAt } = known ??
+      neuronProbabilities(tiled, neuron, settings);
+    if (known !== undefined) table = known.table;
+    else {
+      if (keep) table = new Int32Array(counter === "exact" ? entries : 0);
+      if (counter === "exact") {
+        chances.forEach((p, i) => maker.write(table, i << columnBits, p));
+      }
+      if (keep) tables[neuron] = { chances, lastAt, table };
     }
     for (let first = 0; first < rows; first += BLOCK_ROWS) {
       const here = Math.min(BLOCK_ROWS, rows - first);
@@ -443,13 +464,17 @@ function exactSums(tiled: TiledLayer, inputs: TiledRows): Int32Array {
 
 /** Images that are taken at once, so that packed rows fit. */
 function imagesAtOnce(layers: (TiledLayer | PoolLayer)[]): number {
-  let words = 1;
+  let images = MAX_ROWS;
   for (const layer of layers) {
-    if ("tiling" in layer) {
-      words = Math.max(words, layer.positions * layer.tiling.wordsPerRow);
-    }
+    if (!("tiling" in layer)) continue;
+    const { positions, tiling } = layer;
+    images = Math.min(
+      images,
+      MAX_ROWS / positions,
+      MAX_WORDS / positions / tiling.wordsPerRow,
+    );
   }
-  return Math.max(1, Math.floor(MAX_WORDS / words));
+  return Math.max(1, Math.floor(images));
 }
 
 // The whole ---------------------------------------------------------------------------------------
@@ -540,6 +565,7 @@ export function simulate(
       : new Int32Array(images * layerSizes(layer).outputs)
   );
   const maker = tableMaker(streamLength);
+  const tables: NeuronTables[][] = layers.map(() => []);
   const atOnce = imagesAtOnce(layers);
   for (let from = 0; from < images; from += atOnce) {
     const n = Math.min(atOnce, images - from);
@@ -583,6 +609,7 @@ export function simulate(
         settings,
         generators,
         maker,
+        tables[index],
         known,
         from * positions,
         (neuron, firstRow, rowsHere, c) => {
