@@ -9,6 +9,7 @@
  */
 
 // Papers
+export * as aqfpLca from "./aqfp-lca/mod.ts";
 export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";

@@ -7,6 +7,7 @@
 export * from "./break-even.ts";
 export * from "./distributions.ts";
 export * from "./formula.ts";
+export * from "./interchange.ts";
 export * from "./inventory.ts";
 export * from "./linear.ts";
 export * from "./matrix.ts";
