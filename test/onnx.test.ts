@@ -520,16 +520,13 @@ function ours(
   );
 }
 
-function closeTo(
-  actual: number[],
-  expected: number[],
-  tolerance: number,
-): void {
+function largestDifference(actual: number[], expected: number[]): number {
   assert.is(actual.length, expected.length);
-  const worst = actual.reduce(
-    (d, x, i) => Math.max(d, Math.abs(x - expected[i])),
-    0,
-  );
+  return actual.reduce((d, x, i) => Math.max(d, Math.abs(x - expected[i])), 0);
+}
+
+function closeTo(actual: number[], expected: number[], tolerance: number) {
+  const worst = largestDifference(actual, expected);
   assert.ok(worst < tolerance, `largest difference ${worst}`);
 }
 
