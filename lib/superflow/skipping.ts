@@ -256,7 +256,8 @@ function sweep(
  * @returns The number of cells, or `INFEASIBLE`
  *
  * @example
- * skippingTreeCells(0, [9, 5, 5], 3, 4, 4); // 2: a buffer at 5 for 9, a splitter at 1 for it and 5, 5
+ * // A buffer at 5 for 9, a splitter at 1 for it and 5, 5.
+ * skippingTreeCells(0, [9, 5, 5], 3, 4, 4); // 2
  */
 export function skippingTreeCells(
   source: number,
