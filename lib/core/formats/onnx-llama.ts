@@ -828,8 +828,9 @@ function check(named: Record<string, Tensor>, context: Context): void {
  *
  * @example
  * ```ts
- * const { params, config } = loadHuggingFace("data/models/small");
- * saveOnnx("small.onnx", exportOnnx(params, config, { weights: "matmulnbits" }));
+ * const model = exportOnnx(params, config, { weights: "matmulnbits", cache: true });
+ * model.graph.inputs[1].name; // "past_key_values.0.key"
+ * model.graph.inputs[1].shape; // ["batch", 4, "past", 8]
  * ```
  */
 export function exportOnnx(

@@ -986,13 +986,16 @@ function graphMessage(graph: OnnxGraph): Message {
  *
  * @example
  * ```ts
- * const x = { name: "x", dtype: "float32", shape: ["rows", 2] } as const;
- * const y = { ...x, name: "y" };
- * const nodes = [{ opType: "Relu", inputs: ["x"], outputs: ["y"] }];
  * const bytes = writeOnnx({
  *   irVersion: 8,
  *   opsets: { "": 18 },
- *   graph: { name: "g", nodes, initializers: [], inputs: [x], outputs: [y] },
+ *   graph: {
+ *     name: "g",
+ *     nodes: [{ opType: "Relu", inputs: ["x"], outputs: ["y"] }],
+ *     initializers: [],
+ *     inputs: [{ name: "x", dtype: "float32", shape: ["rows", 2] }],
+ *     outputs: [{ name: "y", dtype: "float32", shape: ["rows", 2] }],
+ *   },
  * });
  * readOnnx(bytes).graph.nodes[0].opType; // "Relu"
  * ```
