@@ -307,7 +307,8 @@ export function toSvg({ id, title, data, layout }: FigureSpec): string {
     }, { staticPlot: true }).catch(() => {}); // what fails shows below
     const svg = window.Plotly.Snapshot.toSVG(div, "svg", 1);
     if (
-      data.length > 0 && !/class="(trace|points?|hm|bars|[^"]*trace)/.test(svg)
+      data.length > 0 &&
+      !/class="(trace|points?|hm|bars|sankey|[^"]*trace)/.test(svg)
     ) {
       throw new TypeError(`Cannot draw the figure "${id}": no trace was drawn`);
     }

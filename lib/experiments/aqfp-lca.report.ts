@@ -69,6 +69,10 @@ function under(arm: ArmSummary, prefix: string): Map<string, number> {
 
 const digits = (x: number, n = 3) => Number(x.toPrecision(n));
 
+/** A ratio in a cell, small ones as powers of ten. */
+const ratioText = (x: number) =>
+  x < 1e-3 ? x.toExponential(1) : String(digits(x));
+
 // Claims --------------------------------------------------------------------------------------------
 
 /** Median and 95 % interval of a ratio over the draws. */
@@ -341,10 +345,33 @@ function phaseFigure(
     title: `Phases of both life cycles: ${impact}`,
     caption:
       `Three years, ${DEFAULT_BASELINE}, CMOS at 28 nm; each panel has its own scale. AQFP is mostly made, CMOS is mostly used. ${ASSUMPTIONS}`,
-    columns: 3,
+    columns: functionalUnits.length,
   });
   figure.layout.barmode = "stack";
   return figure;
+}
+
+interface Flow {
+  from: string;
+  to: string;
+  value: number;
+}
+
+/** Processes with one output that add nothing of their own. */
+const PASSING = [
+  "AQFP manufacturing",
+  "AQFP assembly",
+  "AQFP use",
+  "AQFP chip use",
+  "AQFP die",
+];
+
+/** Edges past a process that passes on what it gets. */
+function contract(edges: Flow[], process: string): Flow[] {
+  const to = edges.find(({ from }) => from === process)?.to;
+  if (to === undefined) return edges;
+  return edges.filter(({ from }) => from !== process)
+    .map((edge) => edge.to === process ? { ...edge, to } : edge);
 }
 
 /** What flows between the processes of the AQFP's life. */
@@ -353,16 +380,20 @@ function sankeyFigure(arms: ArmSummary[]): FigureSpec {
   const edges = [...under(arm, "edge")].map(([name, value]) => {
     const [from, to] = name.split("|");
     return { from, to, value };
-  });
+  }).filter(({ to }) => to !== "demand");
   const total = metric(arm, "total");
+  // Processes that only pass on what they get would hide the others' names.
+  const contracted = PASSING.reduce(contract, edges);
   // Thin flows would only be lines without a reading.
-  const shown = edges.filter(({ value }) => value > 0.002 * total);
+  const shown = contracted.filter(({ value }) => value > 0.002 * total);
   const nodes = [...new Set(shown.flatMap(({ from, to }) => [from, to]))];
   const base = barFigure([], { id: "", title: "", x: "", y: "" }).layout;
-  const { title: _, xaxis: __, yaxis: ___, ...layout } = base;
+  const { xaxis: _, yaxis: __, title: style, ...layout } = base;
+  const title =
+    "Electricity of an AQFP processor's life, from source to service";
   return {
     id: "aqfp-lca-sankey",
-    title: "Electricity of an AQFP processor's life, from source to service",
+    title,
     caption:
       `Electricity (kWh) that each flow carries, ${UNITS.throughput}. Inflow and own burden of every process equal its outflow to 1e-9; the picture leaves out what returns to an earlier process and flows below 0.2 %.`,
     data: [{
@@ -386,9 +417,10 @@ function sankeyFigure(arms: ArmSummary[]): FigureSpec {
     }],
     layout: {
       ...layout,
+      title: { ...style as object, text: title },
       width: 1000,
       height: 620,
-      margin: { l: 16, r: 16, t: 20, b: 16 },
+      margin: { l: 16, r: 16, t: 56, b: 16 },
       showlegend: false,
     },
   };
@@ -606,7 +638,7 @@ function mapFigure(
     Array.from({ length: 9 }, (_, i) => 10 ** (i - 2))
       .flatMap((p) => high / low > 300 ? [p] : [p, 2 * p, 5 * p])
       .filter((t) => t >= low && t <= high);
-  const panels = functionalUnits.map((functionalUnit) => {
+  const panels = functionalUnits.map((functionalUnit, place) => {
     const total = seriesOf(
       findArm(arms, `map/${functionalUnit}`),
       `${map} total`,
@@ -639,6 +671,8 @@ function mapFigure(
     };
     base.layout.xaxis = axis(base.layout.xaxis, x);
     base.layout.yaxis = axis(base.layout.yaxis, y);
+    // The panels share it, and there is no room between them.
+    if (place > 0) (base.layout.yaxis as { title?: object }).title = {};
     const colorbar = {
       title: { text: "CMOS / AQFP", side: "top" },
       tickvals: [-4, -3, -2, -1, 0, 1, 2, 3, 4],
@@ -724,7 +758,7 @@ function flipFigure(arms: ArmSummary[], config: Config): FigureSpec {
     id: "aqfp-lca-flips",
     title: "Which assumptions make the claims true",
     caption:
-      "Electricity of CMOS over that of AQFP; blue: AQFP is better. The paper's claims: use at least by 1000 (several orders of magnitude), life cycle at least by 100. One assumption is changed at a time, in the last rows but one all of a kind.",
+      "Electricity of CMOS over that of AQFP; blue: AQFP is better. The paper's claims: use at least by 1000 (several orders of magnitude), life cycle at least by 100. One assumption is changed at a time; two rows change many at once.",
     x: "x",
     y: "y",
     value: "ratio",
@@ -736,9 +770,7 @@ function flipFigure(arms: ArmSummary[], config: Config): FigureSpec {
     x: shown,
     y: rows.map((row) => row[0]),
     z,
-    text: rows.map((row) =>
-      row.slice(1).map((v) => String(digits(v as number)))
-    ),
+    text: rows.map((row) => row.slice(1).map((v) => ratioText(v as number))),
     texttemplate: "%{text}",
     zmin: -3,
     zmax: 3,
