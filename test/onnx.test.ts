@@ -450,8 +450,7 @@ test("10,000 damaged files: read or refused, never anything else", () => {
 // Exports -----------------------------------------------------------------------
 
 test("to the nearest whole number: a row by hand", () => {
-  // Row 1: max 12.7, scale 0.1: 12.7 -> 127, 0.25 -> 2.5 -> 2 (even), -0.35 -> -3.5 -> -4.
-  // Scale 0.1 is not exact in binary, so the row is chosen with scale 1: max 127.
+  // The largest is 127, so the scale is 1: 2.5 goes to 2, -3.5 to -4, both even.
   const row = Float32Array.of(127, 2.5, -3.5, 0, 0, 0);
   const { codes, scales } = roundToNearest(row, [2, 3], { bits: 8 });
   assert.equal(codes, Int8Array.of(127, 2, -4, 0, 0, 0));
