@@ -464,6 +464,15 @@ test("what does not fit is refused, with the value", () => {
     () => quantizeActivations(engine, x, 2, 4, { format: "pairs", bits: 8 }),
     /pairs takes 2 to 4 bits: 8/,
   );
+  for (const bad of [NaN, Infinity, -Infinity]) {
+    const broken = new Float32Array(10);
+    broken[8] = bad;
+    const at = putFloats(engine, broken);
+    assert.throws(
+      () => quantizeActivations(engine, at, 2, 5, { format: "int8" }),
+      new RegExp(`${bad} in row 1`),
+    );
+  }
   const a = quantizeActivations(engine, x, 2, 4, { format: "int8" });
   const b = pack({ format: "pairs" });
   assert.throws(

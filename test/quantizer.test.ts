@@ -53,6 +53,15 @@ import {
   uniformNoise,
 } from "../lib/core/quantizer.ts";
 
+import {
+  floatsAt,
+  linear as integerLinear,
+  openIntegerEngine,
+  packWeights,
+  putFloats,
+  quantizeActivations,
+} from "../lib/core/integer/bindings.ts";
+
 process.env.ADIABAT_BLAS = "off";
 
 /** float32 rounding of a handful of operations on numbers of the size 1. */
@@ -422,6 +431,65 @@ test("a linear layer takes quantizers, and trains through them", () => {
   const trained = loss().dataSync()[0];
   assert.ok(trained < first / 20, `${first} to ${trained}`);
   for (const v of [step, weight]) v.dispose();
+});
+
+/** Both add the same products: the one exactly, the other in float32 over 96 terms. */
+const SUM_TOLERANCE = 3e-6;
+
+test("the integer layer is the fake-quantised one: W8A8, W4A4, W4A8 in groups", () => {
+  const [M, N, K] = [5, 13, 96];
+  const x = tf.tensor2d(normal(key(30), M * K, 0.4), [M, K]);
+  const w = tf.tensor2d(normal(key(31), N * K, 0, 0.2), [N, K]);
+  const cases = [
+    ["int8", 8, 8, { channel: 0 }, symmetric],
+    ["int8", 8, 8, { channel: 0 }, asymmetric],
+    ["pairs", 4, 4, { channel: 0 }, symmetric],
+    ["agile", 4, 4, "tensor", asymmetric],
+    ["nibble-groups", 4, 8, { group: 32 }, asymmetric],
+  ] as const;
+  for (const [format, bits, activationBits, granularity, step] of cases) {
+    const weight: Quantization = {
+      grid: grid({ bits, signed: format !== "nibble-groups" }),
+      granularity,
+      calibration: estimated(minMax, step),
+    };
+    const grouped = format === "nibble-groups";
+    const activation: Quantization = {
+      grid: grid({ bits: activationBits }),
+      granularity: "token",
+      calibration: estimated(minMax, grouped ? symmetric : step),
+    };
+    const expected = numbers(nn.linear(x, w, {
+      quantizer: {
+        weight: (w) => fakeQuantize(w, weight),
+        activation: (x) => fakeQuantize(x, activation),
+      },
+    }));
+    const engine = openIntegerEngine();
+    const { codes, scale, zeroPoint } = quantizeCodes(w, weight);
+    const one = granularity === "tensor";
+    const packed = packWeights(engine, codes, N, K, {
+      format,
+      scale: one ? scale[0] : scale,
+      zeroPoint: one ? zeroPoint[0] : zeroPoint,
+      ...(grouped ? { groupSize: 32 } : {}),
+    });
+    const input = putFloats(engine, x.dataSync() as Float32Array);
+    const y = engine.allocate(4 * M * N);
+    const a = quantizeActivations(engine, input, M, K, {
+      format,
+      symmetric: grouped || step === symmetric,
+    });
+    integerLinear(engine, a, packed, y);
+    const got = floatsAt(engine, y, M * N);
+    const size = Math.max(...expected.map(Math.abs));
+    expected.forEach((v, i) =>
+      assert.ok(
+        Math.abs(got[i] - v) <= SUM_TOLERANCE * size,
+        `${format}: ${got[i]} for ${v} at ${i}`,
+      )
+    );
+  }
 });
 
 test("16 and 32 bits pass everything; other bits, shapes and numbers are refused with the value", () => {

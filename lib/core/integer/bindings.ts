@@ -666,10 +666,9 @@ export function packWeights(
   const zeroPointer = put(engine, Int32Array.from(zeroValues));
 
   const mark = engine.mark();
-  const stored = put(
-    engine,
-    Int8Array.from(codes, (code) => code - less),
-  );
+  const moved = new Int8Array(codes.length);
+  for (let i = 0; i < codes.length; i++) moved[i] = codes[i] - less;
+  const stored = put(engine, moved);
   engine.kernels[pack](stored, outputs, depth, pointer);
   engine.kernels.columnSums(stored, 1, outputs, depth, sums);
   engine.release(mark);
@@ -785,10 +784,11 @@ function stepOf(
  * Activations quantised in the engine's memory: the part of a product that runs at every call.
  *
  * q = clamp(round(x / scale) + zeroPoint, qmin, qmax), half to even. Without a calibrated scale the range is
- * that of each row, or of all rows (dynamic quantisation), and contains 0.
+ * that of each row, or of all rows (dynamic quantisation), and contains 0. With one, NaN gets the code of 0.
  *
  * @param x pointer to float32 [M, K]
- * @throws {RangeError} if the codes do not fit the format, or a calibrated scale is not positive
+ * @throws {RangeError} if the codes do not fit the format, a calibrated scale is not positive, or without one
+ * a number is NaN or infinite
  */
 export function quantizeActivations(
   engine: IntegerEngine,
@@ -841,6 +841,14 @@ export function quantizeActivations(
   if (dynamic) {
     kernels.rangeRows(x, rows, depth, ranges, ranges + 4 * rows);
     const ends = floatsAt(engine, ranges, 2 * rows);
+    const bad = ends.findIndex((end) => !Number.isFinite(end));
+    if (bad >= 0) {
+      throw new RangeError(
+        `Cannot quantise activations as every number must be finite: ${
+          ends[bad]
+        } in row ${bad % rows}`,
+      );
+    }
     for (let i = 0; i < count; i++) {
       const [low, high] = count === rows
         ? [ends[i], ends[rows + i]]
@@ -965,6 +973,15 @@ export function multiply(
  * order.
  *
  * @param y pointer to float32 [M, N], written
+ * @example
+ * ```ts
+ * const engine = openIntegerEngine();
+ * const weights = packWeights(engine, Int8Array.of(1, 2, 3, -4), 2, 2, { format: "int8", scale: 0.5 });
+ * const x = putFloats(engine, Float32Array.of(127, -2));
+ * const y = engine.allocate(8);
+ * linear(engine, quantizeActivations(engine, x, 1, 2, { format: "int8" }), weights, y);
+ * assert.equal([...floatsAt(engine, y, 2)], [61.5, 194.5]);
+ * ```
  */
 export function linear(
   engine: IntegerEngine,

@@ -2,7 +2,7 @@
 // deno-fmt-ignore-file: the formatter drops the decorators of functions
 // From floats to codes and back: ranges, quantisation, zero points, requantisation.
 
-/** Smallest and greatest number of every row of x [rows, depth], not below or above 0. */
+/** Smallest and greatest number of every row of x [rows, depth], and 0; NaN if the row has one. */
 export function rangeRows(x: usize, rows: i32, depth: i32, low: usize, high: usize): void {
   for (let i = 0; i < rows; i++) {
     let lows = f32x4.splat(0);
@@ -10,18 +10,18 @@ export function rangeRows(x: usize, rows: i32, depth: i32, low: usize, high: usi
     let k = 0;
     for (; k + 4 <= depth; k += 4) {
       const v = v128.load(x);
-      lows = f32x4.pmin(lows, v);
-      highs = f32x4.pmax(highs, v);
+      lows = f32x4.min(lows, v);
+      highs = f32x4.max(highs, v);
       x += 16;
     }
     for (; k < depth; k++) {
       const v = v128.load32_splat(x);
-      lows = f32x4.pmin(lows, v);
-      highs = f32x4.pmax(highs, v);
+      lows = f32x4.min(lows, v);
+      highs = f32x4.max(highs, v);
       x += 4;
     }
-    const l = f32x4.pmin(lows, v128.shuffle<f32>(lows, lows, 2, 3, 0, 1));
-    const h = f32x4.pmax(highs, v128.shuffle<f32>(highs, highs, 2, 3, 0, 1));
+    const l = f32x4.min(lows, v128.shuffle<f32>(lows, lows, 2, 3, 0, 1));
+    const h = f32x4.max(highs, v128.shuffle<f32>(highs, highs, 2, 3, 0, 1));
     store<f32>(low, min(f32x4.extract_lane(l, 0), f32x4.extract_lane(l, 1)));
     store<f32>(high, max(f32x4.extract_lane(h, 0), f32x4.extract_lane(h, 1)));
     low += 4;
