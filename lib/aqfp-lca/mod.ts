@@ -15,3 +15,10 @@ export * from "./model.ts";
 export * from "./sensitivity.ts";
 export * from "./uncertainty.ts";
 export * from "./units.ts";
+
+// AQFP and CMOS
+export * from "./comparison.ts";
+export * from "./foreground.ts";
+export * from "./grid.ts";
+export * from "./manufacturing.ts";
+export * from "./use-phase.ts";
