@@ -98,10 +98,19 @@ export type Calibration =
 /** Whole numbers, or something like them, from v. */
 export type Rounding = (v: Tensor) => Tensor;
 
-/** 1 where the gradient passes, 0 elsewhere; `low` and `high` bound v. */
-export type Through = (
-  at: { x: Tensor; v: Tensor; low: Tensor; high: Tensor },
-) => Tensor;
+/** Where a number lies on the grid: its code is round(v) + zero, to be kept in [low, high]. */
+export interface Position {
+  x: Tensor;
+  /** x / scale + shift. */
+  v: Tensor;
+  /** The zero point, if there is one. */
+  zero?: Tensor;
+  low: number;
+  high: number;
+}
+
+/** 1 where the gradient passes, 0 elsewhere. */
+export type Through = (at: Position) => Tensor;
 
 /** The parts of a quantizer. */
 export interface Quantization {
@@ -407,19 +416,26 @@ export function shuffledNoise(key: Key): Rounding {
 
 const and = (a: Tensor, b: Tensor) => a.logicalAnd(b).cast("float32");
 
-/** Passes where low <= v <= high: the derivative of clamp in PyTorch. */
-export const inside: Through = ({ v, low, high }) =>
-  and(v.greaterEqual(low), v.lessEqual(high));
+/** Adding the zero point to v leaves plain numbers as bounds: the engine compares tensors slowly. */
+const onGrid = (v: Tensor, zero?: Tensor) =>
+  zero === undefined ? v : v.add(zero);
 
-/** Passes where low < v < high: LSQ. */
-export const strictlyInside: Through = ({ v, low, high }) =>
-  and(v.greater(low), v.less(high));
+const between = (code: Tensor, low: number, high: number) =>
+  and(code.greaterEqual(low), code.lessEqual(high));
 
-/** Passes where the rounded v is in range: PyTorch's fake_quantize. */
-export const codeInside: Through = ({ v, low, high }) => {
-  const code = v.round();
-  return and(code.greaterEqual(low), code.lessEqual(high));
+/** Passes where low <= v + zero <= high: the derivative of clamp in PyTorch. */
+export const inside: Through = ({ v, zero, low, high }) =>
+  between(onGrid(v, zero), low, high);
+
+/** Passes where low < v + zero < high: LSQ. */
+export const strictlyInside: Through = ({ v, zero, low, high }) => {
+  const code = onGrid(v, zero);
+  return and(code.greater(low), code.less(high));
 };
+
+/** Passes where the code is in range before clamping: PyTorch's fake_quantize. */
+export const codeInside: Through = ({ v, zero, low, high }) =>
+  between(onGrid(v.round(), zero), low, high);
 
 /** Passes everywhere. */
 export const everywhere: Through = ({ v }) => tf.onesLike(v);
@@ -440,30 +456,25 @@ function sumTo(t: Tensor, shape: number[]): Tensor {
   return t.sum(axes).reshape(shape);
 }
 
-interface Bounds {
-  v: Tensor;
-  low: Tensor;
-  high: Tensor;
-}
-
-/** v = x / scale + shift and the bounds that keep its code on the grid. */
+/** Where x lies on the grid. */
 function position(
   x: Tensor,
   { scale, zeroPoint, shift }: Affine,
   { qmin, qmax }: Grid,
-): Bounds {
-  const zero = zeroPoint ?? tf.scalar(0);
+): Position {
   const steps = x.div(scale);
   return {
+    x,
     v: shift === undefined ? steps : steps.add(shift),
-    low: tf.sub(qmin, zero),
-    high: tf.sub(qmax, zero),
+    zero: zeroPoint,
+    low: qmin,
+    high: qmax,
   };
 }
 
-/** clamp(round(v), low, high), which is the code less the zero point. */
-function codesOf({ v, low, high }: Bounds, rounding: Rounding): Tensor {
-  return tf.minimum(tf.maximum(rounding(v), low), high);
+/** clamp(round(v) + zero, low, high). */
+function codesOf({ v, zero, low, high }: Position, rounding: Rounding): Tensor {
+  return onGrid(rounding(v), zero).clipByValue(low, high);
 }
 
 /** xhat; by the fused kernel where that computes the same. */
@@ -482,8 +493,9 @@ function forward(
       qmax: grid.qmax,
     });
   }
-  const codes = codesOf(position(x, affine, grid), rounding);
-  return (shift === undefined ? codes : codes.sub(shift)).mul(scale);
+  let steps = codesOf(position(x, affine, grid), rounding);
+  if (zeroPoint !== undefined) steps = steps.sub(zeroPoint);
+  return (shift === undefined ? steps : steps.sub(shift)).mul(scale);
 }
 
 /**
@@ -552,7 +564,7 @@ function withEstimate(
       let next = 2;
       if (zeroPoint !== undefined) own.zeroPoint = saved[next++];
       if (shift !== undefined) own.shift = saved[next++];
-      return dy.mul(through({ x, ...position(x, own, grid) }));
+      return dy.mul(through(position(x, own, grid)));
     };
     return { value: y, gradFunc };
   })(x);
@@ -566,6 +578,7 @@ function withLearned(
   rounding: Rounding,
   through: Through,
 ): Tensor {
+  const own = zeroPoint !== undefined;
   const zero = zeroPoint ?? tf.scalar(0);
   const inputs = shift === undefined ? [x, scale, zero] : [
     x,
@@ -596,10 +609,13 @@ function withLearned(
     );
     const gradFunc = (dy: Tensor, saved: Tensor[]) => {
       const [x, scale, zeroPoint, xhat, shift] = saved;
-      const passed = through({
-        x,
-        ...position(x, { scale, zeroPoint, shift }, grid),
-      });
+      const passed = through(
+        position(
+          x,
+          { scale, zeroPoint: own ? zeroPoint : undefined, shift },
+          grid,
+        ),
+      );
       // dL/dscale = sum dL/dxhat (xhat - m x) / scale
       const dScale = sumTo(
         dy.mul(xhat.sub(passed.mul(x)).div(scale)),
@@ -614,7 +630,7 @@ function withLearned(
     };
     return { value, gradFunc };
   })(...inputs);
-  if (zeroPoint === undefined) zero.dispose();
+  if (!own) zero.dispose();
   return y;
 }
 
@@ -667,7 +683,7 @@ export function quantizeCodes(
     const zero = affine.zeroPoint ?? tf.zerosLike(affine.scale);
     const shift = affine.shift ?? tf.scalar(0);
     const whole = zero.add(shift);
-    const codes = codesOf(position(seen, affine, grid), rounding).add(zero);
+    const codes = codesOf(position(seen, affine, grid), rounding);
     return [
       codes.dataSync() as Float32Array,
       affine.scale.dataSync() as Float32Array,
