@@ -624,6 +624,7 @@ const MAP_TITLES: Record<string, string> = {
   cooling: "service life and cooling",
   density: "density and service life",
   energy: "energy of both switches",
+  dense: "energy of both switches, at 220,000 cells/mm²",
 };
 
 /** Total ratio over two choices, with the lines where it is 1 and 100. */
