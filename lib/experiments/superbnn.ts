@@ -94,6 +94,10 @@ interface Training {
   /** Images trained on; all if more than there are. */
   images: number;
   epochs: number;
+  /** Of these, the last ones that the methods with hardware spend on it; before, they train as "bnn". */
+  awareEpochs: number;
+  /** Test images of a deployment; default `testImages`. */
+  testImages?: number;
   methods: Method[];
   /** Hardware that the methods with hardware are trained for. */
   hardware: Hardware[];
@@ -133,25 +137,27 @@ const GRAY_ZONES = [0.125, 0.25, 0.5, 1, 2, 4, 8, 16, 32, 64, 128];
 /** Test images of the baseline of streams, which runs the whole network in every cycle. */
 const STREAM_IMAGES = 1000;
 
-const CIRCUITS = ["adder8", "apc32", "apc128", "comparator8", "sorter32"];
+const CIRCUITS = ["adder8", "apc32", "comparator8", "sorter32"];
 
 const full: Config = {
   trainings: [
     {
       data: "fashion-mnist",
       model: { mlp: [256, 256] },
-      images: 60_000,
+      images: 20_000,
       epochs: 5,
+      awareEpochs: 2,
       methods: ["float", "bnn", "aware", "matched", "clamped"],
       hardware: [small, large],
-      seeds: 5,
+      seeds: 3,
     },
     {
       data: "mnist",
       model: { mlp: [256, 256] },
       images: 60_000,
-      epochs: 5,
-      methods: ["float", "bnn", "clamped"],
+      epochs: 3,
+      awareEpochs: 1,
+      methods: ["float", "bnn"],
       hardware: [small],
       seeds: 3,
     },
@@ -160,16 +166,19 @@ const full: Config = {
       data: "mnist",
       model: { mlp: hidden },
       images: 60_000,
-      epochs: 5,
+      epochs: 3,
+      awareEpochs: 1,
       methods: ["bnn"],
       hardware: [],
       seeds: 3,
     })),
     {
       data: "cifar-10",
-      model: { vgg: [32, 64, 128], dense: [128] },
-      images: 20_000,
-      epochs: 3,
+      model: { vgg: [16, 32, 64], dense: [128] },
+      images: 10_000,
+      epochs: 4,
+      awareEpochs: 1,
+      testImages: 1000,
       methods: ["float", "bnn", "matched"],
       hardware: [large],
       seeds: 1,
@@ -188,11 +197,11 @@ const full: Config = {
     { data: "mnist", model: "32", crossbarSizes: [16, 36, 72, 144] },
   ],
   grayZones: GRAY_ZONES,
-  sweepImages: 4000,
-  mismatchSamples: 2000,
+  sweepImages: 2000,
+  mismatchSamples: 1000,
   testImages: 10_000,
   clocking: { circuits: CIRCUITS, skips: [1, 2, 3, 4] },
-  seeds: 5,
+  seeds: 3,
 };
 
 const quick: Config = {
@@ -200,8 +209,9 @@ const quick: Config = {
     {
       data: "fashion-mnist",
       model: { mlp: [128] },
-      images: 12_000,
+      images: 6000,
       epochs: 3,
+      awareEpochs: 1,
       methods: ["float", "bnn", "aware", "matched", "clamped"],
       hardware: [small],
       seeds: 2,
@@ -209,8 +219,9 @@ const quick: Config = {
     {
       data: "mnist",
       model: { mlp: [128] },
-      images: 12_000,
+      images: 6000,
       epochs: 3,
+      awareEpochs: 1,
       methods: ["bnn"],
       hardware: [],
       seeds: 1,
@@ -234,7 +245,8 @@ const smoke: Config = {
     data,
     model: { mlp: [32] },
     images: 2000,
-    epochs: 1,
+    epochs: 2,
+    awareEpochs: 1,
     methods: data === "mnist" ? ["bnn"] : ["bnn", "matched", "clamped"],
     hardware: data === "mnist" ? [] : [small],
     seeds: 2,
@@ -254,12 +266,15 @@ const smoke: Config = {
 
 /** Options of training that make a method; the rest is the same for all. */
 const METHOD_OPTIONS: Record<Method, Partial<TrainOptions>> = {
-  float: { activation: "relu", learningRate: 1e-3 },
+  float: { activation: "relu", learningRate: 2e-3 },
   bnn: { activation: "sign-ste" },
   aware: { activation: "stochastic", batchNorm: "decoded" },
   matched: { activation: "stochastic", batchNorm: "matched" },
   clamped: { activation: "stochastic", batchNorm: "matched", weights: "recu" },
 };
+
+/** Our choice, for weights that have been trained already. */
+const AWARE_LEARNING_RATE = 3e-3;
 
 const KNOWS_HARDWARE: readonly Method[] = ["aware", "matched", "clamped"];
 
@@ -282,7 +297,7 @@ function seedsOf(count: number): number[] {
 }
 
 function arms(config: Config): Arm[] {
-  const { streamLengths, grayZones, sweepImages, testImages } = config;
+  const { streamLengths, grayZones, sweepImages } = config;
   const list: Arm[] = [{
     id: "device",
     config: { kind: "device", samples: 2000, points: 25 },
@@ -291,7 +306,8 @@ function arms(config: Config): Arm[] {
   const add = (id: string, values: object, seeds: number[], needs?: string[]) =>
     list.push({ id, config: values as Record<string, Json>, seeds, needs });
   for (const training of config.trainings) {
-    const { data, model, images, epochs, methods } = training;
+    const { data, model, images, epochs, awareEpochs, methods } = training;
+    const testImages = training.testImages ?? config.testImages;
     const seeds = seedsOf(Math.min(training.seeds, config.seeds));
     const at = `${data}/${modelName(training)}`;
     const common = { kind: "train", data, model, images, epochs, testImages };
@@ -302,7 +318,9 @@ function arms(config: Config): Arm[] {
       if (method === "float") continue;
       for (const hardware of training.hardware) {
         const trained = aware ? `${base}/${hardwareId(hardware)}` : base;
-        if (aware) add(trained, { ...common, method, hardware }, seeds);
+        if (aware) {
+          add(trained, { ...common, method, hardware, awareEpochs }, seeds);
+        }
         add(
           `deploy/${at}/${method}/${hardwareId(hardware)}`,
           {
@@ -453,9 +471,23 @@ function drawn(images: Images, n: number): Images {
 }
 
 function runTraining(
-  { data, model, images, epochs, method, hardware, testImages }:
+  {
+    data,
+    model,
+    images,
+    epochs,
+    awareEpochs = 0,
+    method,
+    hardware,
+    testImages,
+  }:
     & Pick<Training, "data" | "model" | "images" | "epochs">
-    & { method: Method; hardware?: Hardware; testImages: number },
+    & {
+      method: Method;
+      hardware?: Hardware;
+      awareEpochs?: number;
+      testImages: number;
+    },
   key: Key,
   context: RunContext,
 ): Metrics {
@@ -470,15 +502,35 @@ function runTraining(
     ? thermometerEncoding(trainingSet, 3)
     : meanEncoding(trainingSet);
   const start = context.cpuSeconds();
-  const trained = train(trainingSet, specs, encoding, {
-    ...METHOD_OPTIONS[method],
-    ...hardware,
-    epochs,
-    augment: data === "cifar-10",
-    key: fold(key, "training"), // the same images in the same order for every method of a seed
-    onStep: ({ step, steps, loss }) =>
-      context.progress(step / steps, `loss ${loss.toFixed(2)}`),
+  // The same images in the same order for every method of a seed, and as many steps.
+  const options = { augment: data === "cifar-10", key: fold(key, "training") };
+  const progressTo =
+    (from: number, to: number): TrainOptions["onStep"] =>
+    ({ step, steps, loss }) =>
+      context.progress(
+        from + (to - from) * step / steps,
+        `loss ${loss.toFixed(2)}`,
+      );
+  const share = 1 - awareEpochs / epochs;
+  const first = awareEpochs > 0 ? "bnn" : method;
+  let trained = train(trainingSet, specs, encoding, {
+    ...METHOD_OPTIONS[first],
+    ...options,
+    epochs: epochs - awareEpochs,
+    onStep: progressTo(0, share),
   });
+  if (awareEpochs > 0) {
+    trained = train(trainingSet, specs, encoding, {
+      ...METHOD_OPTIONS[method],
+      ...hardware,
+      ...options,
+      learningRate: AWARE_LEARNING_RATE,
+      epochs: awareEpochs,
+      initial: trained,
+      key: fold(key, "aware"),
+      onStep: progressTo(share, 1),
+    });
+  }
   context.timing("trainSeconds", context.cpuSeconds() - start);
   if (method === "float") {
     const { accuracy } = evaluate(trained, testSet, { key });
