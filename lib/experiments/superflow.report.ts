@@ -164,7 +164,7 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
     "superflow-wirelength": gain(
       arms,
       "hpwlUm",
-      "length along the rows after detailed placement, every placer with at least our processor time",
+      "length along the rows after detailed placement, the others with at least our processor time on average",
     ),
     "superflow-timing": gain(
       arms,
@@ -276,7 +276,7 @@ function placementTable(arms: ArmSummary[], { seeds }: Config): ResultTable {
     id: "superflow-placement",
     title: "Placers on the same netlist, library, row width and legaliser",
     caption:
-      `Mean and range over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128. Ours starts four times and places two results in detail; every other placer makes as many attempts, each placed in detail, as give it at least our processor time, and the cheapest counts ("once": after the first attempt); annealing makes that many times as many moves in one attempt. Period: shortest clock period at which all windows are met; negative slack: sum over all connections that miss theirs, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
+      `Mean and range over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128. Ours starts four times and places two results in detail; every other placer makes as many attempts, each placed in detail, as give it at least our processor time on average over the circuits, and the cheapest counts ("once": after the first attempt); annealing makes that many times as many moves in one attempt. Period: shortest clock period at which all windows are met; negative slack: sum over all connections that miss theirs, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
     columns: [
       "circuit",
       "cells",
@@ -558,7 +558,7 @@ function placerFigure(arms: ArmSummary[], { placement }: Config): FigureSpec {
     id: "superflow-placers",
     title: "Other placers relative to SuperFlow's",
     caption:
-      `Ratio to our SuperFlow placer on the same netlist with at least its processor time, mean over ${circuits.length} circuits with 95 % intervals; above 1 is worse than ours.`,
+      `Ratio to our SuperFlow placer on the same netlist at equal processor time, mean over ${circuits.length} circuits with 95 % intervals; above 1 is worse than ours.`,
     x: "placer",
     y: "ratio",
     series: "metric",

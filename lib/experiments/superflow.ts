@@ -102,8 +102,8 @@ type Selection = NonNullable<BufferRowOptions["selection"]>;
 
 /**
  * Measured, derived: one search of ours, which starts four times and places two of the results in detail,
- * takes as long as two to four of the others. With these numbers none of them has less processor
- * time than ours; what each took stands in the table.
+ * takes as long as two to four of the others. With these numbers none of them has, on average over the
+ * circuits, less processor time than ours; what each took stands in the table.
  */
 const EQUAL_TIME: Record<PlacementMethod, number> = {
   superflow: 1,
