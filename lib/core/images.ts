@@ -144,7 +144,7 @@ export interface IdxArray {
  * @throws {SyntaxError} if the file is not of this form or its length does not fit its sizes
  * @example
  * ```ts
- * readIdx(new Uint8Array([0, 0, 8, 1, 0, 0, 0, 2, 7, 9])); // { shape: [2], data: [7, 9] }
+ * readIdx(new Uint8Array([0, 0, 8, 1, 0, 0, 0, 2, 7, 9])).data[1]; // 9
  * ```
  */
 export function readIdx(bytes: Uint8Array, name = "the file"): IdxArray {
