@@ -8,6 +8,7 @@ type Load = () => Promise<{ default: Experiment }>;
 
 /** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
 export const experiments: Record<string, Load> = {
+  "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),

@@ -390,7 +390,7 @@ function timingTable(
     id: "superflow-timing",
     title: "Sum of negative slacks",
     caption:
-      `ps, mean and range over ${seeds} seeds, circuits with any; nearer to 0 is better. The measure is ours: the worst slack, and with it the shortest period, is mostly set by the width of the chip, which all placers share, while the sum tells how many connections miss their window and by how much. Gain: against the better of TAAS-like and GORDIAN-like. ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
+      `ps, mean and range over ${seeds} seeds, circuits with any; nearer to 0 is better. The measure is ours: the worst slack, and with it the shortest period, hardly moves at the default weight of timing, while the sum tells how many connections miss their window and by how much. Gain: against the better of TAAS-like and GORDIAN-like. ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
     columns: [
       "circuit",
       "worst slack, ours (ps)",
@@ -666,7 +666,7 @@ function weightFigure(arms: ArmSummary[]): FigureSpec[] {
       x: "length",
       y,
       series: "circuit",
-      xAxis: { title: "wirelength relative to weight 0", scale: "linear" },
+      xAxis: { title: "wirelength relative to weight 0", scale: "log" },
       yAxis,
     });
   return [gridFigure([
@@ -681,7 +681,7 @@ function weightFigure(arms: ArmSummary[]): FigureSpec[] {
       weights.join(", ")
     } (1 is the default), mean over ${
       seedsOf(arms, "weight")
-    } seeds; every line begins at weight 0 with length 1. The sum of negative slacks can be bought with wire; the worst slack hardly, as it is mostly set by the width of the chip.`,
+    } seeds; every line begins at weight 0 with length 1. Both the sum of negative slacks and the worst slack can be bought with wire, at a price that rises steeply: weights above the default cost up to several times the length.`,
     rowHeight: 380,
   })];
 }
