@@ -14,12 +14,16 @@ export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";
 
+export * as agileQuant from "./agile-quant.ts";
+
 // Models and training
 export * as datasets from "./core/datasets.ts";
 export * as images from "./core/images.ts";
+export * as integer from "./core/integer/bindings.ts";
 export * as llama from "./core/llama.ts";
 export * as nn from "./core/nn.ts";
 export * as optim from "./core/optim.ts";
+export * as quantizer from "./core/quantizer.ts";
 export * as rng from "./core/rng.ts";
 export * as tensor from "./core/tensor.ts";
 export * as tokenizer from "./core/tokenizer.ts";
@@ -29,7 +33,11 @@ export * as aqfp from "./core/aqfp.ts";
 
 // Formats
 export * as gds from "./core/formats/gds.ts";
+export * as gguf from "./core/formats/gguf.ts";
+export * as ggufLlama from "./core/formats/gguf-llama.ts";
 export * as huggingface from "./core/formats/huggingface.ts";
+export * as onnx from "./core/formats/onnx.ts";
+export * as onnxLlama from "./core/formats/onnx-llama.ts";
 export * as peft from "./core/formats/peft.ts";
 export * as safetensors from "./core/formats/safetensors.ts";
 export * as verilog from "./core/formats/verilog.ts";

@@ -120,6 +120,10 @@ const checks: Step[] = [
     command: [...node, "scripts/build-kernels.ts", "--check"],
   },
   {
+    name: "integer kernels match their source",
+    command: [...node, "scripts/build-integer-kernels.ts", "--check"],
+  },
+  {
     name: "types in Deno (deno check)",
     command: [deno, "check", "lib/mod.ts", "scripts/run.ts", "scripts/rora.ts"],
   },
