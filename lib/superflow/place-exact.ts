@@ -9,6 +9,7 @@
  * With the orders fixed, what is left are differences of two variables, so its corners are whole grid
  * steps and only the orders need be integer variables. HiGHS solves it (`highs`, MIT licence).
  */
+import type { Highs } from "highs";
 import type { LevelledNetlist } from "./netlist.ts";
 import { type PlacementModel, totalSteps } from "./place-model.ts";
 import { modelOf, type PlacedNetlist, type PlaceOptions } from "./placement.ts";
@@ -65,8 +66,9 @@ export async function placeExact(
   if (netlist.cells.length === 0) {
     return { placed: { ...netlist, x: new Int32Array(0) }, steps: 0 };
   }
-  const { default: loadHighs } = await import("highs");
-  const highs = await loadHighs();
+  // Deno reads the package's types as a module, not as its default export.
+  const { default: load } = await import("highs");
+  const highs = await (load as unknown as () => Promise<Highs>)();
   const { Status, Columns } = highs.solve(programText(model, pairs), {
     mip_rel_gap: 0,
   });
