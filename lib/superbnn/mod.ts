@@ -1,6 +1,8 @@
 /** SupeRBNN: binary neural networks on stochastic superconductor devices, from training to energy. */
 export * from "./accumulate.ts";
+export * from "./batch-norm.ts";
 export * from "./binomial.ts";
+export * from "./clamp.ts";
 export * from "./counter.ts";
 export * from "./crossbar.ts";
 export * from "./device.ts";
@@ -9,3 +11,4 @@ export * from "./network.ts";
 export * from "./search.ts";
 export * from "./simulate.ts";
 export * from "./streams.ts";
+export * from "./train.ts";
