@@ -29,6 +29,7 @@ import {
   trainFlopsPerToken,
   trainLanguageModel,
 } from "../lib/core/llama.ts";
+import { attention } from "../lib/core/nn.ts";
 import { adamW, sgd } from "../lib/core/optim.ts";
 import { fold, key, normal, randomInts } from "../lib/core/rng.ts";
 
@@ -682,10 +683,21 @@ test("the hook sees each input and output, and may replace it", () => {
   }).dataSync();
   assert.equal(Object.keys(shapes), [
     "model.embed_tokens.output",
-    ...MODULES.slice(0, 7).map((module) => `${module}.input`),
-    "model.layers.0.output",
-    ...MODULES.slice(7).map((module) => `${module}.input`),
-    "model.layers.1.output",
+    ...[0, 1].flatMap((layer) => {
+      const inputs = MODULES.slice(7 * layer, 7 * layer + 7)
+        .map((module) => `${module}.input`);
+      const block = `model.layers.${layer}`;
+      return [
+        ...["q", "k", "v"].flatMap((name, i) => [
+          inputs[i],
+          `${block}.self_attn.${name}`,
+        ]),
+        inputs[3],
+        `${block}.residual`,
+        ...inputs.slice(4),
+        `${block}.output`,
+      ];
+    }),
     "model.norm.output",
     "lm_head.input",
   ]);
@@ -707,6 +719,47 @@ test("the hook sees each input and output, and may replace it", () => {
   );
   assert.ok(distance(skipped, base) > 0.01);
   tf.dispose([params, ids]);
+});
+
+test("attention is an argument, and sees rotated queries and keys", () => {
+  const params = bigParams(CONFIG);
+  const ids = idsOf([[1, 2, 3, 4], [5, 6, 7, 8]]);
+  const seen: number[] = [];
+  const uniform = forward(params, CONFIG, ids, {
+    attend: (q, k, v, layer) => {
+      seen.push(layer);
+      assert.equal([q.shape[2], k.shape[2]], [CONFIG.numHeads, v.shape[2]]);
+      return attention(q.zerosLike(), k, v);
+    },
+  }).dataSync();
+  assert.equal(seen, [0, 1]);
+  // Queries of zero give each earlier position the same weight.
+  const silent = forward(params, CONFIG, ids, {
+    onActivation: (name, x) => /\.self_attn\.q$/.test(name) ? x.zerosLike() : x,
+  }).dataSync();
+  assertClose(uniform, silent);
+  assert.ok(
+    distance(uniform, forward(params, CONFIG, ids).dataSync()) > 0.01,
+  );
+  tf.dispose([params, ids]);
+});
+
+test("tokens that leave the residual stream are gone, the others renumbered", () => {
+  const params = bigParams(CONFIG);
+  const ids = idsOf([[1, 2, 3, 4]]);
+  // The last tokens go: what is left is the forward pass of the first ones.
+  const kept = forward(params, CONFIG, ids, {
+    onActivation: (name, x) =>
+      name === "model.layers.0.residual"
+        ? x.slice([0, 0, 0], [1, 2, x.shape[2]!])
+        : undefined,
+  });
+  assert.equal(kept.shape, [1, 2, CONFIG.vocabSize]);
+  assertClose(
+    kept.dataSync(),
+    forward(params, CONFIG, ids.slice([0, 0], [1, 2])).dataSync(),
+  );
+  tf.dispose([params, ids, kept]);
 });
 
 test("a frozen model gives gradients to what is trainable only", () => {

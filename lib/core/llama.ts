@@ -147,12 +147,37 @@ export interface ForwardOptions {
   /** Which logits to compute; default "all". */
   positions?: "all" | "last";
   /**
-   * Sees what flows: "<module>.input" for every linear layer, and the residual
-   * stream as "model.embed_tokens.output", "model.layers.0.output" and so on,
-   * "model.norm.output". A tensor that it returns takes the place of the original.
+   * Sees what flows: "<module>.input" for every linear layer; queries, keys and
+   * values after their rotation and before the cache, "model.layers.0.self_attn.q",
+   * ".k", ".v"; and the residual stream as "model.embed_tokens.output", in each
+   * block between attention and feed-forward layer "model.layers.0.residual", after
+   * it "model.layers.0.output", and "model.norm.output". A tensor that it returns
+   * takes the place of the original. A residual stream with fewer tokens goes on
+   * with those, renumbered from 0 in the blocks that follow.
    */
   onActivation?: (name: string, value: Tensor) => Tensor | void;
+  /** In place of causal attention; default `attention` of nn.ts. */
+  attend?: Attend;
 }
+
+/**
+ * Mixes values by how well queries match keys, in one block.
+ *
+ * @param q [B, T, H, Dh]
+ * @param k [B, S, Hkv, Dh]; query t sees the keys s <= t + S - T.
+ * @param v [B, S, Hkv, Dh]
+ * @param layer Number of the block.
+ * @returns [B, T, H, Dh]
+ */
+export type Attend = (
+  q: Tensor,
+  k: Tensor,
+  v: Tensor,
+  layer: number,
+) => Tensor;
+
+const causalAttention: Attend = (q, k, v) =>
+  attention(q, k, v, { causal: true });
 
 // Configuration ---------------------------------------------------------------
 
@@ -409,11 +434,15 @@ function selfAttention(
       .reshape([B, T, -1, Dh]);
   const rotate = (y: Tensor) => rope(y, { frequencies, offset });
 
-  const q = rotate(heads("q_proj")); // [B, T, H, Dh]
-  let k = rotate(heads("k_proj")); // [B, T, Hkv, Dh]
-  let v = heads("v_proj"); // [B, T, Hkv, Dh]
+  const site = (name: string, y: Tensor) =>
+    observe(y, `${module}.${name}`, options);
+
+  const q = site("q", rotate(heads("q_proj"))); // [B, T, H, Dh]
+  let k = site("k", rotate(heads("k_proj"))); // [B, T, Hkv, Dh]
+  let v = site("v", heads("v_proj")); // [B, T, Hkv, Dh]
   if (cache) ({ k, v } = extendCache(cache, index, k, v)); // [B, S, Hkv, Dh]
-  const mixed = attention(q, k, v, { causal: true }).reshape([B, T, -1]);
+  const { attend = causalAttention } = options;
+  const mixed = attend(q, k, v, index).reshape([B, T, -1]);
   return project(mixed, params.o_proj, `${module}.o_proj`, options); // [B, T, D]
 }
 
@@ -484,10 +513,11 @@ export function hiddenStates(
     layers.forEach((layer, i) => {
       x = tf.tidy(() => {
         const n = rmsNorm(x, layer.input_layernorm.weight, { eps });
-        const mixed = add(
+        const residual = add(
           x,
           selfAttention(n, layer.self_attn, i, resolved, frequencies, options),
         ); // [B, T, D]
+        const mixed = observe(residual, `model.layers.${i}.residual`, options);
         const m = rmsNorm(mixed, layer.post_attention_layernorm.weight, {
           eps,
         });
