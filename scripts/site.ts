@@ -28,7 +28,11 @@ import hljs from "highlight.js/lib/core";
 import typescript from "highlight.js/lib/languages/typescript";
 import { JSDOM } from "jsdom";
 import MarkdownIt from "markdown-it";
-import { experiments, loadExperiment } from "../lib/experiments/index.ts";
+import {
+  experiments,
+  loadExperiment,
+  localSummary,
+} from "../lib/experiments/index.ts";
 import {
   type ClaimsFile,
   formatMeasurement,
@@ -101,26 +105,15 @@ const POLICY = [
 
 // Collecting
 
-/** This machine's run, if there is one that the experiment as it is now can still read. */
-function localRun(
-  name: string,
-  measure: (set: ResultSet) => Record<string, Measurement>,
-): ResultSet | null {
-  for (const profile of ["quick", "smoke"] as const) {
-    try {
-      const set = loadSummary(name, profile);
-      if (set === null) continue;
-      measure(set);
-      return set;
-    } catch (error) {
-      console.error(
-        `${name}: the ${profile} run is left out of the site as it is out of date: ${
-          (error as Error).message
-        }`,
-      );
-    }
+/** This machine's run; a damaged one is left out with a word about it. */
+function localRun(name: string): ResultSet | null {
+  try {
+    return localSummary(name);
+  } catch (error) {
+    const { message } = error as Error;
+    console.error(`${name}: this machine's run is left out: ${message}`);
+    return null;
   }
-  return null;
 }
 
 /** What is known of one paper: its claims, recorded runs, figures and executed notebook. */
@@ -131,7 +124,7 @@ async function collect(name: string): Promise<SitePaper | null> {
   const measure = (set: ResultSet) =>
     experiment.measure(set.arms, set.config as object);
   const recorded = loadSummary(name, "full");
-  const local = localRun(name, measure);
+  const local = localRun(name);
   const shown = recorded ?? local;
   const config = shown?.config as object;
   const executed = join(cacheFolder(), "notebooks", `${name}.ipynb`);

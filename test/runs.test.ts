@@ -32,6 +32,7 @@ import {
   writeRecord,
   writeSummary,
 } from "../lib/core/runs.ts";
+import { experimentFile, localSummary } from "../lib/experiments/index.ts";
 import { checkSpec, executeRun } from "../scripts/execute.ts";
 import toy from "./fixtures/toy.ts";
 
@@ -416,6 +417,26 @@ test("an overridden full run does not replace the published one", () => {
   const path = writeSummary(set);
   assert.match(path, /full-changed\.json$/);
   assert.ok(path.startsWith(join(folder, "cache")));
+});
+
+test("only what the experiment as it is now has made counts as this machine's run", () => {
+  const current = codeInfo(experimentFile("rora")).hash;
+  const write = (profile: "quick" | "smoke", codeHash: string) => {
+    const record = made(1);
+    record.provenance.codeHash = codeHash;
+    const arms = [{ id: "a", config: {}, seeds: [1] }];
+    const named = { ...toy, name: "rora" };
+    writeSummary(
+      summarise(named, arms, [[record]], { profile, config: {}, git }),
+    );
+  };
+  assert.is(localSummary("rora"), null);
+  write("quick", "of an earlier version");
+  assert.is(localSummary("rora"), null);
+  write("smoke", current);
+  assert.is(localSummary("rora")?.profile, "smoke");
+  write("quick", current);
+  assert.is(localSummary("rora")?.profile, "quick");
 });
 
 test("an atomic write leaves no temporary file, even when it fails", () => {

@@ -2,7 +2,13 @@
 import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
-import { type Experiment, projectRoot } from "../core/runs.ts";
+import { codeInfo } from "../core/provenance.ts";
+import {
+  type Experiment,
+  loadSummary,
+  projectRoot,
+  type ResultSet,
+} from "../core/runs.ts";
 
 type Load = () => Promise<{ default: Experiment }>;
 
@@ -42,4 +48,17 @@ export async function loadExperiment(name: string): Promise<Experiment> {
     );
   }
   return (await import(pathToFileURL(file).href)).default;
+}
+
+/**
+ * This machine's quick run, else its smoke run, or null. A run that an earlier version of the
+ * experiment made counts for nothing: its arms may lack what tables and figures read now.
+ */
+export function localSummary(name: string): ResultSet | null {
+  const current = codeInfo(experimentFile(name)).hash;
+  for (const profile of ["quick", "smoke"] as const) {
+    const set = loadSummary(name, profile);
+    if (set?.provenance.codeHash === current) return set;
+  }
+  return null;
 }
