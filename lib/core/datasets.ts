@@ -13,9 +13,9 @@
  * over real sentences and are called synthetic; they are not a published benchmark.
  */
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dataFolder, findPackage } from "./data-packages.ts";
 import {
   fold,
   type Key,
@@ -156,46 +156,12 @@ export const textDatasets: Readonly<Record<string, TextDataset>> = {
   },
 };
 
-const INSTALL_COMMAND = "node --import tsx scripts/install-data.ts";
+export { dataFolder };
+
 const MAX_TEXT_FILE_BYTES = 64 * 2 ** 20;
 
 // ---------------------------------------------------------------------------------------------------
 // Files and packages
-
-/** The folder that pins the data packages. */
-export function dataFolder(): string {
-  return fileURLToPath(new URL("../../data/", import.meta.url));
-}
-
-interface Package {
-  folder: string;
-  /** "name@version" as installed. */
-  source: string;
-}
-
-/** Where a data package is; throws unless the pinned version is completely installed. */
-function findPackage(dataset: string, folder: string): Package {
-  const name = textDatasets[dataset].package;
-  const modules = join(folder, "node_modules");
-  const found = join(modules, ...name.split("/"));
-  const readJson = (path: string) =>
-    existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
-  const pinned = readJson(join(folder, "package.json")).dependencies?.[name];
-  const installed = readJson(join(found, "package.json")).version;
-  // npm writes this file last: without it an installation was interrupted.
-  const complete = existsSync(join(modules, ".package-lock.json"));
-  if (!complete || installed === undefined || installed !== pinned) {
-    const state = installed === undefined
-      ? "not found"
-      : complete
-      ? `found ${installed}`
-      : "found a part";
-    throw new Error(
-      `Cannot read the data set "${dataset}" as package ${name}@${pinned} must be installed: ${state}; run \`${INSTALL_COMMAND}\``,
-    );
-  }
-  return { folder: found, source: `${name}@${installed}` };
-}
 
 /** A file as text: valid UTF-8, no byte order mark, LF at line ends, no white space at either end. */
 function readText(path: string): string {
@@ -285,7 +251,7 @@ export function loadTagged(
   > = {},
 ): TaggedDocument[] {
   const wanted = checkNames("genre", genres, Object.values(brownGenres));
-  const found = findPackage("brown", folder);
+  const found = findPackage("brown", textDatasets.brown.package, folder);
   const documents: TaggedDocument[] = [];
   for (const id of readdirSync(found.folder).sort()) {
     if (!/^c[a-r]\d\d$/.test(id)) continue;
@@ -543,7 +509,11 @@ export function loadText(
       `Cannot choose by language as only messages has languages: ${name}`,
     );
   }
-  const { folder, source } = findPackage(name, options.folder ?? dataFolder());
+  const { folder, source } = findPackage(
+    name,
+    textDatasets[name].package,
+    options.folder ?? dataFolder(),
+  );
   const readers: Record<string, () => TextDocument[]> = {
     brown: () => readBrown(options),
     sotu: () => readFolder(join(folder, "data"), /^\d{4}_.*\.txt$/),

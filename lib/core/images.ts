@@ -19,7 +19,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { PNG } from "pngjs";
-import { dataFolder } from "./datasets.ts";
+import { dataFolder, findPackage } from "./data-packages.ts";
 import {
   readSafetensors,
   readSafetensorsHeader,
@@ -117,8 +117,6 @@ export const imageDatasets: Readonly<Record<ImageSetName, ImageDataset>> = {
     note: "the official 50,000 training and 10,000 test images",
   },
 };
-
-const INSTALL_COMMAND = "node --import tsx scripts/install-data.ts";
 
 /** Test images a class that are drawn from Fashion-MNIST, as many as the official test set has. */
 const FASHION_TEST_PER_CLASS = 1000;
@@ -218,35 +216,6 @@ function checkLabels(labels: Uint8Array, classes: number, name: string): void {
 
 // ---------------------------------------------------------------------------------------------------
 // The three sets
-
-/** Folder and "name@version" of a pinned data package; throws unless that version is installed. */
-function findPackage(
-  name: ImageSetName,
-  folder: string,
-): { folder: string; source: string } {
-  const dependency = imageDatasets[name].package;
-  const found = join(folder, "node_modules", dependency);
-  const readJson = (path: string) =>
-    existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : {};
-  const pinned = readJson(join(folder, "package.json"))
-    .dependencies?.[dependency];
-  const installed = readJson(join(found, "package.json")).version;
-  // npm writes this file last: without it an installation was interrupted.
-  const complete = existsSync(
-    join(folder, "node_modules", ".package-lock.json"),
-  );
-  if (!complete || installed === undefined || installed !== pinned) {
-    const state = installed === undefined
-      ? "not found"
-      : complete
-      ? `found ${installed}`
-      : "found a part";
-    throw new Error(
-      `Cannot read the data set "${name}" as package ${dependency}@${pinned} must be installed: ${state}; run \`${INSTALL_COMMAND}\``,
-    );
-  }
-  return { folder: found, source: `${dependency}@${installed}` };
-}
 
 function readMnist(folder: string): { train: Images; test: Images } {
   const part = (prefix: string) =>
@@ -476,7 +445,7 @@ export function loadImages(
       }`,
     );
   }
-  const found = findPackage(name, folder);
+  const found = findPackage(name, imageDatasets[name].package, folder);
   const { licence, classes, note } = imageDatasets[name];
   const parts = (() => {
     switch (name) {
