@@ -8,8 +8,13 @@ import type { Json } from "../lib/core/runs.ts";
 /**
  * Runs a script's main function; an expected error is one line on stderr, an unexpected one keeps
  * its stack; exit code 1 either way.
+ * A reader that leaves early, such as `| head`, ends the program quietly.
  */
 export async function main(run: () => Promise<number | void>): Promise<void> {
+  process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit();
+  });
   try {
     process.exitCode = await run() ?? 0;
   } catch (error) {

@@ -22,6 +22,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { createRequire } from "node:module";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type Profile, profiles } from "../lib/core/runs.ts";
+import { describeError } from "./cli.ts";
 
 const projectRoot = resolve(fileURLToPath(import.meta.url), "../..");
 
@@ -530,7 +531,7 @@ async function main(): Promise<void> {
         process.exitCode = 1;
       }
     } catch (error) {
-      console.error((error as Error).message);
+      console.error(describeError(error));
       process.exitCode = 1;
     }
   }

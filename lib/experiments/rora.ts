@@ -57,6 +57,7 @@ import {
   tf,
   valueAndGrads,
 } from "../core/tensor.ts";
+import { textDatasets } from "../core/datasets.ts";
 import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
 import {
   adapterBytes,
@@ -247,6 +248,15 @@ function checkConfig(config: Config): void {
     throw new RangeError(
       `Cannot run rora as data/models must have the base model: ${model}; npm run reproduce -- base --profile full makes it`,
     );
+  }
+  for (const name of [config.domain, ...config.pruning.domains]) {
+    if (!Object.hasOwn(textDatasets, name)) {
+      throw new RangeError(
+        `Cannot run rora as a domain must be one of ${
+          Object.keys(textDatasets).join(", ")
+        }: ${name}`,
+      );
+    }
   }
   for (const [name, value] of Object.entries({ alpha, learningRate })) {
     if (!(value > 0 && Number.isFinite(value))) {
