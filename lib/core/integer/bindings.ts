@@ -196,6 +196,22 @@ export interface IntegerKernels {
   packAgile(codes: number, n: number, depth: number, to: number): void;
   packNibbles(codes: number, n: number, depth: number, to: number): void;
   packBytes(codes: number, n: number, depth: number, to: number): void;
+  floatsToCache(
+    x: number,
+    rows: number,
+    depth: number,
+    codes: number,
+    scales: number,
+  ): void;
+  cacheToFloats(
+    codes: number,
+    scales: number,
+    tokens: number,
+    heads: number,
+    depth: number,
+    g: number,
+    to: number,
+  ): void;
   gemmInt8: Gemm;
   gemmAgile: Gemm;
   gemmBytes: Gemm;

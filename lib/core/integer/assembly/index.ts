@@ -15,3 +15,4 @@
 export * from "./pack";
 export * from "./quantize";
 export * from "./gemm";
+export * from "./cache";

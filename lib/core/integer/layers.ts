@@ -1,0 +1,125 @@
+/**
+ * Linear layers of a model in the engine's memory, in float32 or in integers behind one interface.
+ *
+ * What a layer reads is prepared once for all layers that read it (queries, keys and values; gate and up):
+ * in integers that is where activations are quantised.
+ *
+ * Notation: M rows (tokens), N outputs, K depth (inputs). Pointers are byte offsets.
+ */
+import {
+  type ActivationOptions,
+  type Format,
+  type IntegerEngine,
+  linear,
+  type PackedActivations,
+  packWeights,
+  putFloats,
+  quantizeActivations,
+} from "./bindings.ts";
+import type { FloatKernels } from "./floats.ts";
+
+/** Rows of float32 as the layers behind one input read them. */
+export interface LayerInput {
+  /** float32 [M, K] */
+  x: number;
+  /** M. */
+  rows: number;
+  packed?: PackedActivations;
+}
+
+/** A linear layer with its weights in place. */
+export interface Layer {
+  outputs: number;
+  depth: number;
+  /** How it is stored and multiplied: "float32" or a format of integers. */
+  format: "float32" | Format;
+  /** Bytes that it reads: codes, scales, zero points, sums, bias. */
+  sizeBytes: number;
+  /** y = x W^T + bias, float32 [M, N]. */
+  run(input: LayerInput, y: number): void;
+}
+
+/** Codes of a matrix [N, K]: w = scale (code - zeroPoint). */
+export interface WeightCodes {
+  codes: Int8Array | Uint8Array;
+  /** One number, [N], or with groups [N, groups]. */
+  scale: ArrayLike<number>;
+  zeroPoint?: ArrayLike<number>;
+  /** k of a group. */
+  groupSize?: number;
+}
+
+/** A layer in float32. */
+export function floatLayer(
+  engine: IntegerEngine,
+  floats: FloatKernels,
+  weight: Float32Array | number,
+  outputs: number,
+  depth: number,
+  bias?: Float32Array,
+): Layer {
+  const pointer = typeof weight === "number"
+    ? weight
+    : putFloats(engine, weight);
+  const biases = bias === undefined ? 0 : putFloats(engine, bias);
+  const { sgemm, kernels } = floats;
+  return {
+    outputs,
+    depth,
+    format: "float32",
+    sizeBytes: 4 * (outputs * depth + (bias?.length ?? 0)),
+    run({ x, rows }, y) {
+      const [N, K] = [outputs, depth];
+      sgemm(true, rows, N, K, x, K, pointer, K, y, N);
+      if (biases === 0) return;
+      for (let i = 0; i < rows; i++) {
+        kernels.accumulate(biases, y + 4 * i * N, N);
+      }
+    },
+  };
+}
+
+/** A layer in integers; its input must have been prepared with the same format. */
+export function integerLayer(
+  engine: IntegerEngine,
+  format: Format,
+  { codes, scale, zeroPoint = [0], groupSize }: WeightCodes,
+  outputs: number,
+  depth: number,
+  bias?: Float32Array,
+): Layer {
+  const one = (values: ArrayLike<number>) =>
+    values.length === 1 ? values[0] : values;
+  const weights = packWeights(engine, codes, outputs, depth, {
+    format,
+    scale: one(scale),
+    zeroPoint: one(zeroPoint),
+    groupSize,
+    bias,
+  });
+  return {
+    outputs,
+    depth,
+    format,
+    sizeBytes: weights.sizeBytes,
+    run: ({ packed }, y) => linear(engine, packed!, weights, y),
+  };
+}
+
+/** Prepares the input of the layers behind one site. */
+export type Prepare = (x: number, rows: number, depth: number) => LayerInput;
+
+/** For layers in float32. */
+export const prepareFloats: Prepare = (x, rows) => ({ x, rows });
+
+/** For layers in integers: quantises every row. */
+export function prepareIntegers(
+  engine: IntegerEngine,
+  options: ActivationOptions,
+): Prepare {
+  return (x, rows, depth) => ({
+    x,
+    rows,
+    packed: quantizeActivations(engine, x, rows, depth, options),
+  });
+}

@@ -1,0 +1,284 @@
+/**
+ * The inference engine against the forward pass of tfjs: in floats, and with fake quantisation.
+ */
+import { join } from "node:path";
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  createEngine,
+  type Engine,
+  type EngineOptions,
+} from "../lib/core/engine.ts";
+import { loadHuggingFace } from "../lib/core/formats/huggingface.ts";
+import {
+  evaluate,
+  forward,
+  type ForwardOptions,
+  generate,
+  initLlama,
+  type LlamaConfig,
+  type LlamaParams,
+  nestParams,
+  parameterShapes,
+} from "../lib/core/llama.ts";
+import type { Quantizer } from "../lib/core/nn.ts";
+import { roundToNearest } from "../lib/core/quantizer.ts";
+import { fold, key, normal, randomInts } from "../lib/core/rng.ts";
+import { projectRoot } from "../lib/core/runs.ts";
+import { ready, tf } from "../lib/core/tensor.ts";
+
+await ready();
+
+/** Largest difference of a logit, of size 10, from the order of sums in float32. */
+const FLOAT_TOLERANCE = 1e-4;
+
+/**
+ * Where inputs are rounded, a sum that differs in its last bit may fall on the other side of a rounding, and
+ * that one step moves others behind it. Few do: the mean difference stays below this part of what
+ * quantisation itself changes.
+ */
+const ROUNDED_PART = 0.05;
+
+/** The same for the mean loss in nats: errors of single logits average out. */
+const LOSS_TOLERANCE = 1e-3;
+
+const SHAPE: LlamaConfig = {
+  vocabSize: 50,
+  hiddenSize: 32,
+  intermediateSize: 44,
+  numLayers: 2,
+  numHeads: 4,
+  numKvHeads: 2,
+  maxPositions: 96,
+};
+
+const VARIANTS: Record<string, Partial<LlamaConfig>> = {
+  "grouped heads, untied head": {},
+  "biases, tied head": {
+    attentionBias: true,
+    mlpBias: true,
+    tieWordEmbeddings: true,
+  },
+  "odd sizes": {
+    hiddenSize: 30,
+    intermediateSize: 37,
+    numHeads: 3,
+    numKvHeads: 1,
+  },
+  "wide heads, scaled positions": {
+    headDim: 20,
+    ropeTheta: 5e5,
+    ropeScaling: { type: "linear", factor: 4 },
+  },
+};
+
+/** Weights so large that a wrong angle or a lost bias moves the logits. */
+function randomModel(config: LlamaConfig): LlamaParams {
+  return nestParams(Object.fromEntries(
+    Object.entries(parameterShapes(config)).map(([name, shape]) => {
+      const size = shape.reduce((a, b) => a * b, 1);
+      return [
+        name,
+        tf.tensor(normal(fold(key(5), name), size, 0, 0.3), shape),
+      ];
+    }),
+  ));
+}
+
+/** Logits [T, V] of the forward pass. */
+function logitsOf(
+  params: LlamaParams,
+  config: LlamaConfig,
+  ids: number[],
+  options: ForwardOptions = {},
+): Float32Array {
+  return tf.tidy(() =>
+    forward(params, config, tf.tensor2d(ids, [1, ids.length], "int32"), options)
+      .dataSync().slice() as Float32Array
+  );
+}
+
+/** Fake quantisation by the rules that the engine has by default. */
+function fakeQuantizer(weightBits: number, activationBits: number): Quantizer {
+  return {
+    weight: roundToNearest({ bits: weightBits, granularity: { channel: 0 } }),
+    activation: roundToNearest({ bits: activationBits, granularity: "token" }),
+  };
+}
+
+const differences = (a: ArrayLike<number>, b: ArrayLike<number>) =>
+  Float64Array.from(a, (x, i) => Math.abs(x - b[i]));
+const greatest = (a: ArrayLike<number>, b: ArrayLike<number>) =>
+  differences(a, b).reduce((most, d) => Math.max(most, d), 0);
+const mean = (a: ArrayLike<number>, b: ArrayLike<number>) =>
+  differences(a, b).reduce((sum, d) => sum + d, 0) / a.length;
+
+/** Logits [T, V] of tokens read in parts of the given lengths. */
+function inParts(
+  engine: Engine,
+  ids: number[],
+  lengths: number[],
+): Float32Array {
+  engine.reset();
+  const rows: number[] = [];
+  let at = 0;
+  for (const length of lengths) {
+    const part = ids.slice(at, at + length);
+    const logits = length === 1
+      ? engine.decode(part[0])
+      : engine.prefill(part, { positions: "all" });
+    rows.push(...logits);
+    at += length;
+  }
+  return Float32Array.from(rows);
+}
+
+for (const [name, change] of Object.entries(VARIANTS)) {
+  test(`float32, ${name}: logits of forward, in one and in parts`, () => {
+    const config = { ...SHAPE, ...change };
+    const params = randomModel(config);
+    const ids = [...randomInts(key(1), 70, 0, config.vocabSize)];
+    const expected = logitsOf(params, config, ids);
+    const engine = createEngine(params, config);
+    const whole = engine.prefill(ids, { positions: "all" });
+    assert.ok(greatest(whole, expected) < FLOAT_TOLERANCE);
+    const parts = inParts(engine, ids, [37, 1, 1, 5, 1, 25]);
+    assert.ok(greatest(parts, expected) < FLOAT_TOLERANCE);
+    tf.dispose(params);
+  });
+}
+
+const QUANTIZED: [string, EngineOptions][] = [
+  ["W8A8", { weights: { bits: 8, headBits: 8 } }],
+  ["W4A8", { weights: { bits: 4, headBits: 4 } }],
+  ["W4A8 in groups", {
+    weights: { bits: 4, headBits: 4 },
+    format: "nibble-groups",
+  }],
+  ["W4A4", { weights: { bits: 4, headBits: 4 }, activations: { bits: 4 } }],
+  ["W4A4 in nibbles", {
+    weights: { bits: 4, headBits: 4 },
+    activations: { bits: 4 },
+    format: "nibble-pairs",
+  }],
+  ["W3A6", { weights: { bits: 3, headBits: 3 }, activations: { bits: 6 } }],
+];
+
+for (const [name, options] of QUANTIZED) {
+  test(`${name}: logits of fake quantisation`, () => {
+    for (const change of Object.values(VARIANTS)) {
+      // Groups need a depth of whole quads; the odd sizes are for the other formats.
+      if (options.format === "nibble-groups" && change.hiddenSize === 30) {
+        continue;
+      }
+      const config = { ...SHAPE, ...change };
+      const params = randomModel(config);
+      const ids = [...randomInts(key(2), 40, 0, config.vocabSize)];
+      const { weights, activations } = options;
+      const fake = fakeQuantizer(weights!.bits!, activations?.bits ?? 8);
+      const expected = logitsOf(params, config, ids, { quantizer: () => fake });
+      const engine = createEngine(params, config, options);
+      const got = engine.prefill(ids, { positions: "all" });
+      const effect = mean(expected, logitsOf(params, config, ids));
+      const error = mean(got, expected);
+      assert.ok(
+        error < ROUNDED_PART * effect,
+        `mean difference ${error}, effect of quantisation ${effect}`,
+      );
+      tf.dispose(params);
+    }
+  });
+}
+
+test("the comparison would see one bit fewer in the activations", () => {
+  const params = randomModel(SHAPE);
+  const ids = [...randomInts(key(2), 40, 0, SHAPE.vocabSize)];
+  const fake = fakeQuantizer(8, 7);
+  const expected = logitsOf(params, SHAPE, ids, { quantizer: () => fake });
+  const engine = createEngine(params, SHAPE, {
+    weights: { bits: 8, headBits: 8 },
+  });
+  const got = engine.prefill(ids, { positions: "all" });
+  const effect = mean(expected, logitsOf(params, SHAPE, ids));
+  assert.ok(mean(got, expected) > ROUNDED_PART * effect);
+  tf.dispose(params);
+});
+
+test("a cache of 8 bits changes what its rule says", () => {
+  const params = randomModel(SHAPE);
+  const ids = [...randomInts(key(3), 40, 0, SHAPE.vocabSize)];
+  const round = roundToNearest({ bits: 8, granularity: "token" });
+  const expected = logitsOf(params, SHAPE, ids, {
+    onActivation: (name, x) => /\.(k|v)$/.test(name) ? round(x) : undefined,
+  });
+  const engine = createEngine(params, SHAPE, { cache: { bits: 8 } });
+  const effect = mean(expected, logitsOf(params, SHAPE, ids));
+  for (const lengths of [[40], [20, 1, 1, 18]]) {
+    const error = mean(inParts(engine, ids, lengths), expected);
+    assert.ok(error < ROUNDED_PART * effect, `${error} of ${effect}`);
+  }
+  tf.dispose(params);
+});
+
+test("committed model: perplexity and greedy continuation", () => {
+  const { params, config, tokenizer } = loadHuggingFace(
+    join(projectRoot(), "data", "models", "small"),
+  );
+  const text = tokenizer.encode(
+    "In the beginning the court said that the jury had found no evidence of any irregularities in the " +
+      "election, and that the governor would not answer. She had walked all the way from the village to " +
+      "the river before it was light, and now she sat down on a stone, tired and cold, to wait.",
+  );
+  const windows = [text.slice(0, 33), text.slice(20, 53), text.slice(40, 73)];
+  const prompt = text.slice(0, 12);
+  const floats = createEngine(params, config);
+  assert.ok(
+    Math.abs(
+      floats.evaluate(windows).loss - evaluate(params, config, windows).loss,
+    ) < 1e-5,
+  );
+  assert.equal(
+    [...floats.generate(prompt, { maxTokens: 24 })],
+    [...generate(params, config, prompt, { maxTokens: 24 })],
+  );
+  for (const [bits, activationBits] of [[8, 8], [4, 8], [4, 4]]) {
+    const fake = fakeQuantizer(bits, activationBits);
+    const { loss } = evaluate(params, config, windows, {
+      quantizer: () => fake,
+    });
+    const engine = createEngine(params, config, {
+      weights: { bits, headBits: bits },
+      activations: { bits: activationBits },
+    });
+    const own = engine.evaluate(windows).loss;
+    assert.ok(
+      Math.abs(own - loss) < LOSS_TOLERANCE,
+      `W${bits}A${activationBits}: ${own}, fake ${loss}`,
+    );
+    assert.ok(engine.modelBytes < floats.modelBytes);
+  }
+  tf.disposeVariables();
+});
+
+test("wrong input is refused with what was given", () => {
+  const params = initLlama(SHAPE, key(0));
+  const engine = createEngine(params, SHAPE);
+  assert.throws(() => engine.prefill([]), /1 to 96.*: 0/);
+  assert.throws(() => engine.prefill(new Array(97).fill(1)), /97/);
+  assert.throws(() => engine.prefill([3, 50]), /vocabSize 50, id 50/);
+  assert.throws(() => engine.decode(-1), /id -1/);
+  assert.is(engine.length, 0);
+  assert.throws(() => engine.reset(1), /0 to 0: 1/);
+  const bad = (options: EngineOptions, pattern: RegExp) =>
+    assert.throws(() => createEngine(params, SHAPE, options), pattern);
+  bad({ weights: { bits: 9 } }, /weights 9/);
+  bad({ activations: { bits: 8 } }, /activations 8/);
+  bad({ weights: { bits: 4 }, activations: { bits: 32 } }, /activations 32/);
+  assert.throws(
+    () => createEngine(params, { ...SHAPE, intermediateSize: 45 }),
+    /gate_proj\.weight must be \[45,32\]: \[44,32\]/,
+  );
+  tf.dispose(params);
+});
+
+test.run();
