@@ -23,7 +23,6 @@ import {
   sankey,
   systemOf,
 } from "../lib/aqfp-lca/matrix.ts";
-import { valuesWith } from "../lib/aqfp-lca/model.ts";
 import { monteCarlo } from "../lib/aqfp-lca/uncertainty.ts";
 
 const inventory = aqfpInventory();
@@ -86,8 +85,9 @@ test("loops add what a spreadsheet leaves out, and little", () => {
 
 test("phases add up to what one demand for the service gives", () => {
   for (const functionalUnit of ["core", "throughput", "operations"] as const) {
-    const system = systemOf(scenarioModel({ functionalUnit }, inventory));
-    const { totals } = amounts(system);
+    const model = scenarioModel({ functionalUnit }, inventory);
+    const system = systemOf(model);
+    const { totals } = amounts(model);
     for (const technology of ["AQFP", "CMOS"] as const) {
       const whole = assess(system, { [`${technology} service`]: 1 });
       const at = system.impacts.indexOf("electricity");
@@ -227,7 +227,7 @@ test("scenarios that cannot be are refused", () => {
 
 test("parameters set later are those of a scenario", () => {
   const model = scenarioModel({}, inventory);
-  const { totals } = amounts(systemOf(model, valuesWith(model, { years: 7 })));
+  const { totals } = amounts(model, { years: 7 });
   near(
     totals.electricity.AQFP,
     compare({ years: 7 }, inventory).totals.electricity.AQFP,

@@ -20,6 +20,7 @@ import { join } from "node:path";
 import { parse } from "csv-parse/sync";
 import type { Standing } from "../core/aqfp.ts";
 import { dataFolder } from "../core/datasets.ts";
+import { sweep } from "./batch.ts";
 import { type BreakEven, breakEven } from "./break-even.ts";
 import { formulaFunctions } from "./foreground.ts";
 import { GRID_SOURCE, gridIntensity } from "./grid.ts";
@@ -30,7 +31,6 @@ import {
   type Parameter,
 } from "./inventory.ts";
 import type { YieldModel } from "./manufacturing.ts";
-import { impactIndex, solverOf, type System, systemOf } from "./matrix.ts";
 import { compileInventory, type Model } from "./model.ts";
 import { type Cooling, coolingOverhead } from "./use-phase.ts";
 
@@ -297,23 +297,6 @@ export function parameterValue(
   return values[index] / model.scales[index];
 }
 
-/** Score of a unit of each product for each impact, lambda = A^-T (C B)^T. */
-function intensitiesOf(
-  system: System,
-): Record<ImpactName, (product: string) => number> {
-  const { B, C, products, processes } = system;
-  const { solveTransposed } = solverOf(system);
-  return perImpact((impact) => {
-    const factors = C[impactIndex(system, impact)];
-    const burdens = new Float64Array(processes.length); // C B
-    for (const { row, column, value } of B) {
-      burdens[column] += factors[row] * value;
-    }
-    const lambda = solveTransposed(burdens);
-    return (product: string) => lambda[products.indexOf(product)];
-  });
-}
-
 /** An object with an entry for each impact. */
 function perImpact<T>(of: (impact: ImpactName) => T): Record<ImpactName, T> {
   return {
@@ -322,39 +305,75 @@ function perImpact<T>(of: (impact: ImpactName) => T): Record<ImpactName, T> {
   };
 }
 
+/** Products whose scores make up a comparison. */
+const PARTS = [
+  ...TECHNOLOGIES.flatMap((technology) =>
+    PHASES.map((phase) => `${technology} ${phase}`)
+  ),
+  "cooling at 4.2 K",
+  "AQFP chip use",
+];
+
 /**
- * Both life cycles of a system: three demands on each side, their sum the total.
+ * Both life cycles at many settings of some parameters: three demands on each side, their sum the total.
  *
- * @param system As `systemOf(model, valuesWith(model, { years: 5 }))`.
+ * @param settings values of each parameter that varies, in its unit, as of `sweep`
+ * @param set parameters held at a value, in their units
+ *
+ * @example
+ * const [one, ten] = amountsAt(scenarioModel(), { years: [1, 10] });
+ * Math.round(ten.phases.electricity.CMOS.use / one.phases.electricity.CMOS.use); // 10
  */
-export function amounts(system: System): Amounts {
-  const intensity = intensitiesOf(system);
-  const phases = perImpact((impact) => {
-    const of = (technology: Technology): Phases => ({
-      manufacturing: intensity[impact](`${technology} manufacturing`),
-      assembly: intensity[impact](`${technology} assembly`),
-      use: intensity[impact](`${technology} use`),
+export function amountsAt(
+  model: Model,
+  settings: Record<string, ArrayLike<number>>,
+  set: Record<string, number> = {},
+): Amounts[] {
+  const scores = sweep(
+    model,
+    PARTS.map((name) => ({ [name]: 1 })),
+    settings,
+    set,
+  );
+  const impacts = model.inventory.impacts.map(({ name }) => name);
+  return Array.from(scores[0][0], (_, setting) => {
+    const of = (impact: ImpactName, product: string) =>
+      scores[PARTS.indexOf(product)][impacts.indexOf(impact)][setting];
+    const phases = perImpact((impact) => {
+      const own = (technology: Technology): Phases => ({
+        manufacturing: of(impact, `${technology} manufacturing`),
+        assembly: of(impact, `${technology} assembly`),
+        use: of(impact, `${technology} use`),
+      });
+      return { AQFP: own("AQFP"), CMOS: own("CMOS") };
     });
-    return { AQFP: of("AQFP"), CMOS: of("CMOS") };
+    const totals = perImpact((impact) => {
+      const sum = ({ manufacturing, assembly, use }: Phases) =>
+        manufacturing + assembly + use;
+      const { AQFP, CMOS } = phases[impact];
+      return { AQFP: sum(AQFP), CMOS: sum(CMOS) };
+    });
+    return {
+      phases,
+      totals,
+      ratios: perImpact((impact) => ({
+        use: phases[impact].CMOS.use / phases[impact].AQFP.use,
+        total: totals[impact].CMOS / totals[impact].AQFP,
+      })),
+      cooling: perImpact((impact) =>
+        phases[impact].AQFP.use * of(impact, "cooling at 4.2 K") /
+        of(impact, "AQFP chip use")
+      ),
+    };
   });
-  const totals = perImpact((impact) => {
-    const sum = ({ manufacturing, assembly, use }: Phases) =>
-      manufacturing + assembly + use;
-    const { AQFP, CMOS } = phases[impact];
-    return { AQFP: sum(AQFP), CMOS: sum(CMOS) };
-  });
-  return {
-    phases,
-    totals,
-    ratios: perImpact((impact) => ({
-      use: phases[impact].CMOS.use / phases[impact].AQFP.use,
-      total: totals[impact].CMOS / totals[impact].AQFP,
-    })),
-    cooling: perImpact((impact) =>
-      phases[impact].AQFP.use * intensity[impact]("cooling at 4.2 K") /
-      intensity[impact]("AQFP chip use")
-    ),
-  };
+}
+
+/** Both life cycles at the amounts of the inventory, with some parameters held at a value. */
+export function amounts(
+  model: Model,
+  set: Record<string, number> = {},
+): Amounts {
+  return amountsAt(model, {}, set)[0];
 }
 
 /** The system of a scenario, ready to reckon. */
@@ -384,7 +403,7 @@ export function compare(
   inventory: Inventory = aqfpInventory(),
 ): Comparison {
   const model = scenarioModel(scenario, inventory);
-  const result = amounts(systemOf(model));
+  const result = amounts(model);
   const { phases, totals, cooling } = result;
   const years = parameterValue(model, "years");
   const overhead = parameterValue(model, "cooling_overhead");

@@ -263,3 +263,23 @@ export function quantile(sampler: Sampler, u: number): number {
       return sampler.low + (sampler.high - sampler.low) * u;
   }
 }
+
+/** `quantile` of many numbers; `into` may be `u` itself. */
+export function quantiles(
+  sampler: Sampler,
+  u: Float64Array,
+  into: Float64Array,
+): void {
+  const n = into.length;
+  if (sampler.kind === "triangular") {
+    const { low, mode, high } = sampler;
+    const [left, right] = [mode - low, high - mode];
+    const width = high - low;
+    for (let r = 0; r < n; r++) {
+      const p = u[r];
+      into[r] = p * width < left
+        ? low + Math.sqrt(p * width * left)
+        : high - Math.sqrt((1 - p) * width * right);
+    }
+  } else for (let r = 0; r < n; r++) into[r] = quantile(sampler, u[r]);
+}

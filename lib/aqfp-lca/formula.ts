@@ -8,6 +8,15 @@
  * Parsing is that of math.js; everything that is not arithmetic (assignment, indexing, text) is refused.
  */
 import { type MathNode, parse } from "mathjs/number";
+import {
+  type Closure,
+  closureOf,
+  combine,
+  type Expression,
+  numberOf,
+  type Operator,
+  valueOf,
+} from "./expression.ts";
 import type { FormulaFunctions } from "./inventory.ts";
 import {
   dimensionText,
@@ -18,11 +27,9 @@ import {
   type Unit,
 } from "./units.ts";
 
-/** Value of a formula, from the parameters in base units. */
-export type Closure = (values: Float64Array) => number;
-
 /** A formula ready to run; the result is in base units. */
 export interface CompiledFormula {
+  expression: Expression;
   evaluate: Closure;
   /** Of the result: the bases; its factor is 1. */
   unit: Unit;
@@ -36,7 +43,7 @@ export type Lookup = (
 ) => { index: number; unit: Unit } | undefined;
 
 interface Typed {
-  run: Closure;
+  run: Expression;
   unit: Unit;
   /** Value of a part without parameters, which an exponent must be. */
   constant?: number;
@@ -65,15 +72,6 @@ const BUILT_IN: Record<
 
 /** Names that are not free for parameters. */
 export const RESERVED = new Set([...Object.keys(BUILT_IN), "pi"]);
-
-/** A function of several arguments without an array per call, for up to three. */
-function applied(f: (...x: number[]) => number, runs: Closure[]): Closure {
-  const [a, b, c] = runs;
-  if (runs.length === 1) return (v) => f(a(v));
-  if (runs.length === 2) return (v) => f(a(v), b(v));
-  if (runs.length === 3) return (v) => f(a(v), b(v), c(v));
-  return (v) => f(...runs.map((run) => run(v)));
-}
 
 class Compiler {
   readonly uses = new Set<number>();
@@ -115,36 +113,37 @@ class Compiler {
 
   operator(op: string, parts: Typed[]): Typed {
     const [a, b] = parts;
-    const [f, g] = [a.run, b?.run];
+    const f = a.run;
+    const joined = () => combine(op as Operator, f, b.run);
     if (b === undefined) {
       if (op === "+") return a;
       if (op === "-") {
         const constant = a.constant === undefined ? undefined : -a.constant;
-        return { run: (v) => -f(v), unit: a.unit, constant };
+        return { run: combine("*", numberOf(-1), f), unit: a.unit, constant };
       }
     } else if (op === "+") {
-      return { run: (v) => f(v) + g(v), unit: this.same("+", parts) };
+      return { run: joined(), unit: this.same("+", parts) };
     } else if (op === "-") {
-      return { run: (v) => f(v) - g(v), unit: this.same("-", parts) };
+      return { run: joined(), unit: this.same("-", parts) };
     } else if (op === "*") {
-      return { run: (v) => f(v) * g(v), unit: timesUnit(a.unit, b.unit) };
+      return { run: joined(), unit: timesUnit(a.unit, b.unit) };
     } else if (op === "/") {
       const constant = a.constant !== undefined && b.constant !== undefined
         ? a.constant / b.constant
         : undefined;
       const unit = timesUnit(a.unit, b.unit, -1);
-      return { run: (v) => f(v) / g(v), unit, constant };
+      return { run: joined(), unit, constant };
     } else if (op === "^") {
       this.plain("an exponent", b);
       if (a.unit.powers.length === 0) {
-        return { run: (v) => f(v) ** g(v), unit: ONE };
+        return { run: joined(), unit: ONE };
       }
       const power = b.constant;
       if (power === undefined) {
         this.fail("a quantity with a unit needs a number as exponent");
       }
       return {
-        run: (v) => f(v) ** power,
+        run: joined(),
         unit: timesUnit(ONE, a.unit, power),
       };
     }
@@ -160,7 +159,7 @@ class Compiler {
           `${name} takes ${wanted.length} arguments: ${parts.length} given`,
         );
       }
-      const scaled = wanted.map((text, i): Closure => {
+      const args = wanted.map((text, i): Expression => {
         const target = parseUnit(text);
         if (!sameDimension(target, parts[i].unit)) {
           this.fail(
@@ -169,14 +168,12 @@ class Compiler {
             }`,
           );
         }
-        const [run, factor] = [runs[i], target.factor];
-        return factor === 1 ? run : (v) => run(v) / factor;
+        return combine("/", runs[i], numberOf(target.factor));
       });
       const result = parseUnit(unit);
-      const run = applied(evaluate, scaled);
-      const { factor } = result;
+      const call: Expression = { op: "call", f: evaluate, args };
       return {
-        run: factor === 1 ? run : (v) => run(v) * factor,
+        run: combine("*", call, numberOf(result.factor)),
         unit: bare(result),
       };
     }
@@ -194,7 +191,7 @@ class Compiler {
       : units === "root"
       ? timesUnit(ONE, parts[0].unit, 0.5)
       : this.same(name, parts);
-    return { run: applied(f, runs), unit };
+    return { run: { op: "call", f, args: runs }, unit };
   }
 
   node(node: MathNode): Typed {
@@ -203,16 +200,16 @@ class Compiler {
       if (typeof value !== "number" || !Number.isFinite(value)) {
         this.fail(`${value} is not a number`);
       }
-      return { run: () => value, unit: ONE, constant: value };
+      return { run: numberOf(value), unit: ONE, constant: value };
     }
     if (node.type === "SymbolNode") {
       const { name } = node as MathNode & { name: string };
-      if (name === "pi") return { run: () => Math.PI, unit: ONE };
+      if (name === "pi") return { run: numberOf(Math.PI), unit: ONE };
       const found = this.lookup(name);
       if (found === undefined) this.fail(`there is no parameter "${name}"`);
       const { index, unit } = found;
       this.uses.add(index);
-      return { run: (v) => v[index], unit: bare(unit) };
+      return { run: valueOf(index), unit: bare(unit) };
     }
     if (node.type === "ParenthesisNode") {
       return this.node((node as MathNode & { content: MathNode }).content);
@@ -263,5 +260,10 @@ export function compileFormula(
     return compiler.fail(`it cannot be parsed: ${(error as Error).message}`);
   }
   const { run, unit } = compiler.node(root);
-  return { evaluate: run, unit: bare(unit), uses: [...compiler.uses] };
+  return {
+    expression: run,
+    evaluate: closureOf(run),
+    unit: bare(unit),
+    uses: [...compiler.uses],
+  };
 }

@@ -14,10 +14,19 @@ import {
   normalCdf,
   normalQuantile,
   quantile,
+  quantiles,
   type Sampler,
   samplerOf,
 } from "./distributions.ts";
-import { type Closure, compileFormula, RESERVED } from "./formula.ts";
+import {
+  type Closure,
+  closureOf,
+  combine,
+  type Expression,
+  numberOf,
+  valueOf,
+} from "./expression.ts";
+import { compileFormula, RESERVED } from "./formula.ts";
 import type { FormulaFunctions, Inventory, Quantity } from "./inventory.ts";
 import {
   conversion,
@@ -41,6 +50,7 @@ export interface Problem {
 export interface Entry {
   row: number;
   column: number;
+  expression: Expression;
   evaluate: Closure;
   /** Whether it changes with a random value. */
   random: boolean;
@@ -73,7 +83,12 @@ export interface Model {
   /** Independent uniform numbers behind the random values, by name. */
   dimensions: string[];
   /** Values that follow from others, in order. */
-  calculated: { index: number; evaluate: Closure; random: boolean }[];
+  calculated: {
+    index: number;
+    expression: Expression;
+    evaluate: Closure;
+    random: boolean;
+  }[];
   technosphere: Entry[];
   biosphere: Entry[];
   characterisation: Entry[];
@@ -232,11 +247,14 @@ class Builder {
   /** Compiles calculated parameters and puts them in order. */
   order(known: Map<string, { index: number; unit: Unit }>): void {
     const { parameters } = this.inventory;
-    const formulas = new Map<number, { evaluate: Closure; uses: number[] }>();
+    const formulas = new Map<
+      number,
+      { expression: Expression; uses: number[] }
+    >();
     parameters.forEach(({ amount, unit: text }, i) => {
       if (typeof amount !== "string") return;
       try {
-        const { evaluate, unit, uses } = compileFormula(
+        const { expression, unit, uses } = compileFormula(
           amount,
           (name) => known.get(name),
           this.functions,
@@ -249,7 +267,7 @@ class Builder {
             `the formula gives ${dimensionText(unit)}, the unit is "${text}"`,
           );
         }
-        formulas.set(i, { evaluate, uses });
+        formulas.set(i, { expression, uses });
       } catch (error) {
         this.report("parameters", i, "amount", (error as Error).message);
       }
@@ -275,7 +293,9 @@ class Builder {
       state.set(i, "done");
       const random = formula.uses.some((k) => this.moving.has(k));
       if (random) this.moving.add(i);
-      this.calculated.push({ index: i, evaluate: formula.evaluate, random });
+      const { expression } = formula;
+      const evaluate = closureOf(expression);
+      this.calculated.push({ index: i, expression, evaluate, random });
     };
     for (const i of formulas.keys()) visit(i, []);
   }
@@ -310,8 +330,8 @@ class Builder {
     quantity: Quantity,
     target: string,
     parameters: Map<string, { index: number; unit: Unit }>,
-    per?: { unit: Unit; evaluate: Closure; random: boolean },
-  ): { evaluate: Closure; random: boolean } | undefined {
+    per?: { unit: Unit; expression: Expression; random: boolean },
+  ): { expression: Expression; random: boolean } | undefined {
     const unit = this.unit(table, i, quantity.unit);
     if (unit === undefined) return undefined;
     try {
@@ -329,18 +349,24 @@ class Builder {
           this.functions,
         );
         const random = formula.uses.some((k) => this.moving.has(k));
-        const { evaluate } = formula;
+        const { expression } = formula;
         if (sameDimension(formula.unit, unit)) {
-          return { evaluate: (v) => evaluate(v) / factor, random };
+          return {
+            expression: combine("/", expression, numberOf(factor)),
+            random,
+          };
         }
         if (
           per !== undefined &&
           sameDimension(formula.unit, timesUnit(unit, per.unit, -1))
         ) {
-          const output = per.evaluate;
           const scale = per.unit.factor / factor;
           return {
-            evaluate: (v) => evaluate(v) * output(v) * scale,
+            expression: combine(
+              "*",
+              combine("*", expression, per.expression),
+              numberOf(scale),
+            ),
             random: random || per.random,
           };
         }
@@ -364,10 +390,13 @@ class Builder {
     }
     if (quantity.distribution.kind === "fixed") {
       const value = quantity.amount * unit.factor / factor;
-      return { evaluate: () => value, random: false };
+      return { expression: numberOf(value), random: false };
     }
     const index = this.value(name, quantity, unit);
-    return { evaluate: (v) => v[index] / factor, random: true };
+    return {
+      expression: combine("/", valueOf(index), numberOf(factor)),
+      random: true,
+    };
   }
 
   /** Entries of A and B. */
@@ -393,7 +422,7 @@ class Builder {
     const seen = new Set<string>();
     const references = new Map<
       number,
-      { unit: Unit; evaluate: Closure; random: boolean }
+      { unit: Unit; expression: Expression; random: boolean }
     >();
     const technosphere: Entry[] = [];
     const biosphere: Entry[] = [];
@@ -429,18 +458,22 @@ class Builder {
         references.get(column),
       );
       if (amount === undefined) return;
-      const { evaluate, random } = amount;
+      const { expression, random } = amount;
       const entry = { row, column, random, origin: i };
       if (isProduct) {
-        technosphere.push({ ...entry, evaluate: signed(evaluate, sign) });
+        technosphere.push({ ...entry, ...signed(expression, sign) });
         if (direction === "output" && processes[column].product === item) {
-          references.set(column, { unit: parseUnit(target), evaluate, random });
+          references.set(column, {
+            unit: parseUnit(target),
+            expression,
+            random,
+          });
         }
       } else {
         const along = (flows[row].direction === "emission") === (sign > 0);
         biosphere.push({
           ...entry,
-          evaluate: signed(evaluate, along ? 1 : -1),
+          ...signed(expression, along ? 1 : -1),
         });
       }
     };
@@ -506,15 +539,25 @@ class Builder {
         target,
         parameters,
       );
-      return amount === undefined
-        ? []
-        : [{ row, column, ...amount, origin: i }];
+      return amount === undefined ? [] : [{
+        row,
+        column,
+        random: amount.random,
+        origin: i,
+        ...signed(amount.expression, 1),
+      }];
     });
   }
 }
 
-const signed = (evaluate: Closure, sign: number): Closure =>
-  sign > 0 ? evaluate : (v) => -evaluate(v);
+/** The amount of an entry, with its sign. */
+function signed(
+  amount: Expression,
+  sign: number,
+): Pick<Entry, "expression" | "evaluate"> {
+  const expression = sign > 0 ? amount : combine("*", numberOf(-1), amount);
+  return { expression, evaluate: closureOf(expression) };
+}
 
 /** Text of the unit a / b, both of which may hold a `/`. */
 function ratioUnit(a: string, b: string): string {
@@ -547,6 +590,19 @@ export function valuesWith(
   return values;
 }
 
+/** Place of a parameter that is set by name. */
+export function parameterIndex({ names }: Model, name: string): number {
+  const index = names.indexOf(name);
+  if (index < 0) {
+    throw new RangeError(
+      `Cannot set the parameter "${name}" as there is none; the inventory has ${
+        names.slice(0, 12).join(", ")
+      }${names.length > 12 ? " ..." : ""}`,
+    );
+  }
+  return index;
+}
+
 /** Places and base-unit values of parameters that are set by name. */
 export function fixedValues(
   model: Model,
@@ -554,14 +610,7 @@ export function fixedValues(
 ): Map<number, number> {
   return new Map(
     Object.entries(set).map(([name, value]) => {
-      const index = model.names.indexOf(name);
-      if (index < 0) {
-        throw new RangeError(
-          `Cannot set the parameter "${name}" as there is none; the inventory has ${
-            model.names.slice(0, 12).join(", ")
-          }${model.names.length > 12 ? " ..." : ""}`,
-        );
-      }
+      const index = parameterIndex(model, name);
       if (!Number.isFinite(value)) {
         throw new RangeError(
           `Cannot set the parameter "${name}" as its value must be finite: ${value}`,
@@ -573,25 +622,35 @@ export function fixedValues(
 }
 
 /**
- * A random value from the uniform numbers of its own and of its group.
+ * Random values from the uniform numbers of their own and of their group.
  *
  *   z = loading Z + sqrt(1 - loading^2) e,   u = Phi(z)
  */
-export function drawValue(
+export function drawValues(
   { sampler, own, group, loading }: RandomValue,
-  uniform: (dimension: number) => number,
-): number {
-  if (group < 0) return quantile(sampler, uniform(own));
-  const common = uniform(group);
-  if (loading === 1) return quantile(sampler, common);
-  if (loading === -1) return quantile(sampler, 1 - common);
-  const z = loading * normalQuantile(common) +
-    Math.sqrt(1 - loading * loading) * normalQuantile(uniform(own));
-  if (sampler.kind === "lognormal") {
-    return sampler.median * Math.exp(sampler.sigma * z);
+  uniforms: (dimension: number) => Float64Array,
+  into: Float64Array,
+): void {
+  const n = into.length;
+  if (group < 0 || Math.abs(loading) === 1) {
+    const u = uniforms(group < 0 ? own : group);
+    if (group >= 0 && loading === -1) {
+      for (let r = 0; r < n; r++) into[r] = 1 - u[r];
+      quantiles(sampler, into, into);
+    } else quantiles(sampler, u, into);
+    return;
   }
-  if (sampler.kind === "normal") return sampler.mean + sampler.sd * z;
-  return quantile(sampler, normalCdf(z));
+  const [common, alone] = [uniforms(group), uniforms(own)];
+  const rest = Math.sqrt(1 - loading * loading);
+  for (let r = 0; r < n; r++) {
+    const z = loading * normalQuantile(common[r]) +
+      rest * normalQuantile(alone[r]);
+    if (sampler.kind === "lognormal") {
+      into[r] = sampler.median * Math.exp(sampler.sigma * z);
+    } else if (sampler.kind === "normal") {
+      into[r] = sampler.mean + sampler.sd * z;
+    } else into[r] = quantile(sampler, normalCdf(z));
+  }
 }
 
 function build(

@@ -11,11 +11,11 @@
  * dimensions of the model are varied: a correlated group counts as one.
  */
 import { bits, fold, type Key, randomInts } from "../core/rng.ts";
+import { batchEvaluator } from "./batch.ts";
 import { quantile } from "./distributions.ts";
-import type { System } from "./matrix.ts";
-import { systemOf } from "./matrix.ts";
-import { drawValue, type Model, valuesWith } from "./model.ts";
-import { type Alternative, evaluator } from "./uncertainty.ts";
+import { drawValues, type Model } from "./model.ts";
+import { BLOCK } from "./tape.ts";
+import type { Alternative } from "./uncertainty.ts";
 
 export interface SobolOptions {
   key: Key;
@@ -48,6 +48,24 @@ export interface SobolIndex {
 export function sobolIndices(
   f: (u: Float64Array) => number,
   names: string[],
+  options: SobolOptions,
+): SobolIndex[] {
+  const u = new Float64Array(names.length);
+  return sobolOfColumns(
+    (columns, samples) =>
+      Float64Array.from({ length: samples }, (_, r) => {
+        columns.forEach((column, i) => u[i] = column[r]);
+        return f(u);
+      }),
+    names,
+    options,
+  );
+}
+
+/** As `sobolIndices`, for a function of all rows at once. */
+function sobolOfColumns(
+  f: (columns: Float64Array[], samples: number) => Float64Array,
+  names: string[],
   { key, samples = 4096, resamples = 500, level = 0.95 }: SobolOptions,
 ): SobolIndex[] {
   if (!Number.isInteger(samples) || samples < 16) {
@@ -55,25 +73,23 @@ export function sobolIndices(
       `Cannot estimate Sobol indices as samples must be a whole number from 16: ${samples}`,
     );
   }
-  const d = names.length;
   const sample = (part: string) =>
     names.map((name) => {
       const words = bits(fold(fold(key, part), name), samples);
       return Float64Array.from(words, (w) => (w + 0.5) * 2 ** -32);
     });
   const [A, B] = [sample("A"), sample("B")];
-  const u = new Float64Array(d);
-  const run = (columns: Float64Array[]) =>
-    Float64Array.from({ length: samples }, (_, r) => {
-      for (let i = 0; i < d; i++) u[i] = columns[i][r];
-      const value = f(u);
+  const run = (columns: Float64Array[]) => {
+    const values = f(columns, samples);
+    for (const value of values) {
       if (!Number.isFinite(value)) {
         throw new RangeError(
           `Cannot estimate Sobol indices as the output must be finite: ${value}`,
         );
       }
-      return value;
-    });
+    }
+    return values;
+  };
   const [fA, fB] = [run(A), run(B)];
   const centre =
     (fA.reduce((s, v) => s + v, 0) + fB.reduce((s, v) => s + v, 0)) /
@@ -144,19 +160,33 @@ export function sobolOfModel(
   of: (scores: Float64Array) => number,
   options: SobolOptions,
 ): SobolIndex[] {
-  const system = evaluator(
+  const system = batchEvaluator(
     model,
     alternatives.map(({ demand }) => demand),
-    alternatives[0].set,
+    { set: alternatives[0].set },
   );
-  return sobolIndices(
-    (u) => {
-      const at = (dimension: number) => u[dimension];
-      for (const value of model.random) {
-        system.values[value.index] = drawValue(value, at);
+  const scores = new Float64Array(system.scores.length / BLOCK);
+  return sobolOfColumns(
+    (columns, samples) => {
+      const figures = new Float64Array(samples);
+      for (let start = 0; start < samples; start += BLOCK) {
+        const count = Math.min(BLOCK, samples - start);
+        model.random.forEach((value, i) =>
+          drawValues(
+            value,
+            (dimension) => columns[dimension].subarray(start, start + count),
+            system.inputs.subarray(i * BLOCK, i * BLOCK + count),
+          )
+        );
+        system.run(count);
+        for (let r = 0; r < count; r++) {
+          for (let k = 0; k < scores.length; k++) {
+            scores[k] = system.scores[k * BLOCK + r];
+          }
+          figures[start + r] = of(scores);
+        }
       }
-      system.run();
-      return of(system.scores);
+      return figures;
     },
     model.dimensions,
     options,
@@ -181,30 +211,63 @@ export interface TornadoRow {
  * Every given number moved by 10 % and through its 90 % range; largest range first.
  *
  * Fixed numbers are moved by 10 % too: what has no distribution is not thereby certain.
+ *
+ * @param of the figure, from the scores at [alternative * impacts + impact]
  */
 export function tornado(
   model: Model,
-  figure: (system: System) => number,
+  alternatives: Alternative[],
+  of: (scores: Float64Array) => number,
 ): TornadoRow[] {
   const samplers = new Map(model.random.map((r) => [r.index, r.sampler]));
   const follows = new Set(model.calculated.map(({ index }) => index));
-  const base = figure(systemOf(model));
-  const rows = model.names.flatMap((name, index): TornadoRow[] => {
-    if (follows.has(index)) return [];
+  const moved = [...model.names.keys()].filter((index) => !follows.has(index));
+  const system = batchEvaluator(
+    model,
+    alternatives.map(({ demand }) => demand),
+    { inputs: moved, set: alternatives[0].set },
+  );
+  const impacts = system.scores.length / BLOCK;
+  const scores = new Float64Array(impacts);
+  /** The figure with one number at each of some values, the others at their amounts. */
+  const figures = (input: number, values: number[]): number[] => {
+    moved.forEach((index, i) => {
+      const start = i * BLOCK;
+      system.inputs.fill(
+        model.central[index],
+        start,
+        start + values.length,
+      );
+    });
+    system.inputs.set(values, input * BLOCK);
+    system.run(values.length);
+    return values.map((_, r) => {
+      for (let k = 0; k < impacts; k++) {
+        scores[k] = system.scores[k * BLOCK + r];
+      }
+      return of(scores);
+    });
+  };
+  const rows = moved.map((index, input): TornadoRow => {
     const scale = model.scales[index];
-    const amount = model.central[index] / scale;
-    const at = (value: number) =>
-      figure(systemOf(model, valuesWith(model, { [name]: value })));
+    const amount = model.central[index];
     const sampler = samplers.get(index);
-    return [{
-      name,
-      unit: model.units[index],
-      amount,
-      minus: at(0.9 * amount),
-      plus: at(1.1 * amount),
-      p5: sampler === undefined ? base : at(quantile(sampler, 0.05) / scale),
-      p95: sampler === undefined ? base : at(quantile(sampler, 0.95) / scale),
-    }];
+    const [minus, plus, p5, p95] = figures(input, [
+      0.9 * amount,
+      1.1 * amount,
+      sampler === undefined ? amount : quantile(sampler, 0.05),
+      sampler === undefined ? amount : quantile(sampler, 0.95),
+    ]);
+    const { names, units } = model;
+    return {
+      name: names[index],
+      unit: units[index],
+      amount: amount / scale,
+      minus,
+      plus,
+      p5,
+      p95,
+    };
   });
   const range = ({ minus, plus, p5, p95 }: TornadoRow) =>
     Math.max(minus, plus, p5, p95) - Math.min(minus, plus, p5, p95);

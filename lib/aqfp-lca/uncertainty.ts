@@ -4,14 +4,12 @@
  * Alternatives share every draw ("dependent sampling") unless asked otherwise: what they have in common,
  * as the grid of the fab, then moves them together, and the spread of their difference is not overstated.
  *
- * Each run draws the values, follows the formulas, factorises A with the pattern and pivots of the
- * inventory's amounts and solves for every demand. A run whose pivots or residual are not good enough is
- * factorised afresh; a run without finite scores is an error.
+ * Runs are done in blocks (batch.ts); a run without finite scores is an error.
  */
 import { bits, fold, type Key, permutation } from "../core/rng.ts";
-import { factorise, type SparseFactors, sparseFactors } from "./linear.ts";
-import { demandVector, solverOf, systemOf } from "./matrix.ts";
-import { drawValue, fixedValues, type Model, valuesWith } from "./model.ts";
+import { type BatchEvaluator, batchEvaluator, RunError } from "./batch.ts";
+import { drawValues, type Model } from "./model.ts";
+import { BLOCK } from "./tape.ts";
 
 /** What is compared. */
 export interface Alternative {
@@ -48,11 +46,8 @@ export interface MonteCarlo {
   repivoted: number;
 }
 
-/** Runs that are drawn at a time. */
-const CHUNK = 4096;
-
-/** Relative residual above which a run gets pivots of its own. */
-const RESIDUAL_LIMIT = 1e-10;
+/** Runs that are drawn at a time; a multiple of the block. */
+const CHUNK = 32 * BLOCK;
 
 /** Open-interval uniform number of a 32-bit word. */
 const unit = (word: number) => (word + 0.5) * 2 ** -32;
@@ -96,193 +91,49 @@ export function drawer(
   const drawn = new Float64Array(random.length * CHUNK);
   return (chunk) => {
     streams.forEach((next, d) => next(chunk, uniforms[d]));
-    let r = 0;
-    const at = (dimension: number) => uniforms[dimension][r];
     random.forEach((value, i) => {
-      for (r = 0; r < CHUNK; r++) drawn[i * CHUNK + r] = drawValue(value, at);
+      const into = drawn.subarray(i * CHUNK, (i + 1) * CHUNK);
+      drawValues(value, (dimension) => uniforms[dimension], into);
     });
     return drawn;
   };
 }
 
-/** One run of the system with given values, without allocation. */
-export interface Evaluator {
-  /** Values in base units; calculated ones follow. The caller sets the random ones. */
-  values: Float64Array;
-  /** Follows the formulas and solves; results are in `scores` and `contributions`. */
-  run(): void;
-  /** `[demand * impacts + impact]`. */
-  scores: Float64Array;
-  /** `[(demand * impacts + impact) * phases + phase]`. */
-  contributions: Float64Array;
-  phases: string[];
-  /** Largest relative residual so far. */
-  residual: number;
-  repivoted: number;
-}
-
-/** An evaluator for some demands, with some parameters held. */
-export function evaluator(
-  model: Model,
-  demands: Record<string, number>[],
-  set: Record<string, number> = {},
-): Evaluator {
-  const values = valuesWith(model, set);
-  const held = fixedValues(model, set);
-  const system = systemOf(model, values);
-  // Refuses what is singular by name, before pivots are kept.
-  solverOf(system);
-  const { A, C, products, processes } = system;
-  const n = A.n;
-  const impacts = C.length;
-  const phases = [...new Set(system.phases)];
-  const phaseOf = Int32Array.from(system.phases, (p) => phases.indexOf(p));
-  const F = demands.map((demand) => demandVector(products, demand));
-
-  // What follows from what is held at a value stays, unless it depends on what is drawn as well.
-  const calculated = model.calculated.filter(({ index }) => !held.has(index));
-
-  // Entries of A: constant ones stay in `fixed`, random ones are added.
-  const rowOf = new Map(products.map((name, i) => [name, i]));
-  const rows = model.inventory.products.map(({ name }) => rowOf.get(name)!);
-  const positionOf = (row: number, column: number) => {
-    for (let p = A.starts[column]; p < A.starts[column + 1]; p++) {
-      if (A.rows[p] === row) return p;
-    }
-    return -1;
-  };
-  const fixed = new Float64Array(A.values.length);
-  const moving: { at: number; evaluate: (v: Float64Array) => number }[] = [];
-  for (const { row, column, random, evaluate } of model.technosphere) {
-    const at = positionOf(rows[row], column);
-    if (random) moving.push({ at, evaluate });
-    else fixed[at] += evaluate(values);
-  }
-  // Scales of the central matrix bring all rows to one size; runs keep them.
-  const rowScale = new Float64Array(n);
-  for (let p = 0; p < A.rows.length; p++) {
-    const size = Math.abs(A.values[p]);
-    if (size > rowScale[A.rows[p]]) rowScale[A.rows[p]] = size;
-  }
-  const scale = Float64Array.from(A.rows, (row) => 1 / rowScale[row]);
-  const matrix = { ...A, values: A.values.slice() };
-  const scaledValues = A.values.map((v, p) => v * scale[p]);
-  const scaledF = F.map((f) => f.map((v, i) => v / rowScale[i]));
-  const factors: SparseFactors = sparseFactors(
-    { ...A, values: scaledValues },
-    1e-300,
-  );
-  const supplies = F.map(() => new Float64Array(n));
-  const left = new Float64Array(n);
-  const size = new Float64Array(n);
-
-  const burden = C.map(() => new Float64Array(n)); // C B
-  const interventions = model.biosphere;
-  const bRandom = interventions.some(({ random }) => random);
-  const cRandom = model.characterisation.some(({ random }) => random);
-  const bValues = new Float64Array(
-    interventions.map((e) => e.evaluate(values)),
-  );
-  const bMoving = interventions.flatMap((e, i) => e.random ? [i] : []);
-  const cMoving = model.characterisation.filter(({ random }) => random);
-  const flowRows = Int32Array.from(interventions, ({ row }) => row);
-  const columns = Int32Array.from(interventions, ({ column }) => column);
-  const factorsC = C.map((c) => c.slice());
-
-  function characterise(): void {
-    for (const i of bMoving) bValues[i] = interventions[i].evaluate(values);
-    for (const { row, column, evaluate } of cMoving) {
-      factorsC[row][column] = evaluate(values);
-    }
-    for (let i = 0; i < impacts; i++) {
-      const [q, c] = [burden[i], factorsC[i]];
-      q.fill(0);
-      for (let e = 0; e < bValues.length; e++) {
-        q[columns[e]] += c[flowRows[e]] * bValues[e];
-      }
-    }
-  }
-  characterise();
-
-  /** Relative residual of a supply, as `relativeResidual`, without allocation. */
-  function residualOf(s: Float64Array, f: Float64Array): number {
-    for (let i = 0; i < n; i++) {
-      left[i] = -f[i];
-      size[i] = Math.abs(f[i]);
-    }
-    const { starts, rows: r, values: a } = matrix;
-    for (let j = 0; j < n; j++) {
-      const x = s[j];
-      if (x === 0) continue;
-      for (let p = starts[j]; p < starts[j + 1]; p++) {
-        const term = a[p] * x;
-        left[r[p]] += term;
-        size[r[p]] += Math.abs(term);
-      }
-    }
-    let most = 0;
-    for (let i = 0; i < n; i++) {
-      const share = size[i] === 0 ? 0 : Math.abs(left[i]) / size[i];
-      if (!(share <= most)) most = share;
-    }
-    return most;
-  }
-
-  const result: Evaluator = {
-    values,
-    phases,
-    scores: new Float64Array(demands.length * impacts),
-    contributions: new Float64Array(demands.length * impacts * phases.length),
-    residual: 0,
-    repivoted: 0,
-    run() {
-      for (const [index, value] of held) values[index] = value;
-      for (const { index, evaluate } of calculated) {
-        values[index] = evaluate(values);
-      }
-      if (bRandom || cRandom) characterise();
-      let kept = true;
-      if (moving.length > 0) {
-        matrix.values.set(fixed);
-        for (const { at, evaluate } of moving) {
-          matrix.values[at] += evaluate(values);
-        }
-        for (let p = 0; p < scale.length; p++) {
-          scaledValues[p] = matrix.values[p] * scale[p];
-        }
-        kept = factors.refactor(scaledValues);
-      }
-      let worst = 0;
-      for (let d = 0; kept && d < F.length; d++) {
-        factors.solveInto(scaledF[d], supplies[d]); // A s = f
-        worst = Math.max(worst, residualOf(supplies[d], F[d]));
-      }
-      if (!kept || !(worst <= RESIDUAL_LIMIT)) {
-        result.repivoted++;
-        const fresh = factorise(matrix, { method: "dense" });
-        F.forEach((f, d) => supplies[d].set(fresh.solve(f)));
-        worst = Math.max(...F.map((f, d) => residualOf(supplies[d], f)));
-      }
-      if (!(worst <= result.residual)) result.residual = worst;
-      result.contributions.fill(0);
-      for (let d = 0; d < F.length; d++) {
-        const s = supplies[d];
-        for (let i = 0; i < impacts; i++) {
-          const q = burden[i];
-          const to = d * impacts + i;
-          const base = to * phases.length;
-          let sum = 0;
-          for (let j = 0; j < processes.length; j++) { // (C B)_ij s_j
-            const part = q[j] * s[j];
-            result.contributions[base + phaseOf[j]] += part;
-            sum += part;
-          }
-          result.scores[to] = sum;
+/** Takes over the first `count` runs of a block. */
+function collect(
+  { scores, contributions, impacts, phases, runs }: MonteCarlo,
+  members: number[],
+  system: BatchEvaluator,
+  first: number,
+  count: number,
+): void {
+  const take = (from: Float64Array, k: number, into: Float64Array) =>
+    into.set(from.subarray(k * BLOCK, k * BLOCK + count), first);
+  members.forEach((member, m) => {
+    impacts.forEach((impact, i) => {
+      const at = m * impacts.length + i;
+      const own = scores[member][i];
+      take(system.scores, at, own);
+      for (let run = first; run < first + count; run++) {
+        if (!Number.isFinite(own[run])) {
+          throw new RangeError(
+            `Cannot use run ${
+              run + 1
+            } of ${runs} as its score of "${impact}" must be finite: ${
+              own[run]
+            }`,
+          );
         }
       }
-    },
-  };
-  return result;
+      phases.forEach((_, p) =>
+        take(
+          system.contributions,
+          at * phases.length + p,
+          contributions[member][i][p],
+        )
+      );
+    });
+  });
 }
 
 /**
@@ -341,51 +192,35 @@ export function monteCarlo(
       runs,
       design,
     ),
-    system: evaluator(
+    system: batchEvaluator(
       model,
       members.map((a) => alternatives[a].demand),
-      alternatives[members[0]].set,
+      { set: alternatives[members[0]].set },
     ),
   }));
-  const indices = Int32Array.from(model.random, ({ index }) => index);
   for (let chunk = 0; chunk * CHUNK < runs; chunk++) {
     const common = shared?.(chunk);
+    const end = Math.min(CHUNK, runs - chunk * CHUNK);
     for (const { members, draw, system } of parts) {
       const drawn = common ?? draw(chunk);
-      const { values, scores, contributions } = system;
-      const end = Math.min(CHUNK, runs - chunk * CHUNK);
-      for (let r = 0; r < end; r++) {
-        for (let i = 0; i < indices.length; i++) {
-          values[indices[i]] = drawn[i * CHUNK + r];
+      for (let from = 0; from < end; from += BLOCK) {
+        const count = Math.min(BLOCK, end - from);
+        for (let i = 0; i < model.random.length; i++) {
+          const start = i * CHUNK + from;
+          system.inputs.set(drawn.subarray(start, start + count), i * BLOCK);
         }
-        const run = chunk * CHUNK + r;
+        const first = chunk * CHUNK + from;
         try {
-          system.run();
+          system.run(count);
         } catch (error) {
+          if (!(error instanceof RunError)) throw error;
           throw new RangeError(
-            `Cannot solve run ${run + 1} of ${runs}: ${
-              (error as Error).message
-            }`,
+            `Cannot solve run ${
+              first + error.run + 1
+            } of ${runs}: ${error.message}`,
           );
         }
-        for (let m = 0; m < members.length; m++) {
-          for (let i = 0; i < impacts.length; i++) {
-            const at = m * impacts.length + i;
-            const score = scores[at];
-            if (!Number.isFinite(score)) {
-              throw new RangeError(
-                `Cannot use run ${run + 1} of ${runs} as its score of "${
-                  impacts[i].name
-                }" must be finite: ${score}`,
-              );
-            }
-            result.scores[members[m]][i][run] = score;
-            const byPhase = result.contributions[members[m]][i];
-            for (let p = 0; p < phases.length; p++) {
-              byPhase[p][run] = contributions[at * phases.length + p];
-            }
-          }
-        }
+        collect(result, members, system, first, count);
       }
     }
   }

@@ -27,6 +27,7 @@ import {
 import {
   type Amounts,
   amounts,
+  amountsAt,
   aqfpInventory,
   compare,
   type FunctionalUnit,
@@ -37,9 +38,9 @@ import {
   scenarioModel,
   TECHNOLOGIES,
 } from "../aqfp-lca/comparison.ts";
+import { gridIntensity } from "../aqfp-lca/grid.ts";
 import { type Inventory } from "../aqfp-lca/inventory.ts";
 import { assess, checkSankey, sankey, systemOf } from "../aqfp-lca/matrix.ts";
-import { valuesWith } from "../aqfp-lca/model.ts";
 import { sobolOfModel, tornado } from "../aqfp-lca/sensitivity.ts";
 import {
   type Alternative,
@@ -73,7 +74,7 @@ const full: Config = {
   functionalUnits: ["core", "throughput", "operations"],
   draws: 100_000,
   sobol: 4096,
-  steps: 33,
+  steps: 21,
   places: [
     "ISL",
     "FRA",
@@ -347,23 +348,14 @@ function drawMaps(
   const model = scenarioModel({ functionalUnit }, inventory);
   const metrics: Metrics = {};
   for (const [map, { x, y, set }] of Object.entries(MAPS)) {
-    const [use, total, carbon]: number[][] = [[], [], []];
-    for (const [i, yValue] of logSteps(y, steps).entries()) {
-      context.progress(i / steps, map);
-      for (const xValue of logSteps(x, steps)) {
-        const { ratios } = amounts(systemOf(
-          model,
-          valuesWith(model, {
-            ...set,
-            [x.parameter]: xValue,
-            [y.parameter]: yValue,
-          }),
-        ));
-        use.push(ratios.electricity.use);
-        total.push(ratios.electricity.total);
-        carbon.push(ratios["climate change"].total);
-      }
-    }
+    const [xs, ys] = [logSteps(x, steps), logSteps(y, steps)];
+    const results = amountsAt(model, {
+      [x.parameter]: ys.flatMap(() => xs),
+      [y.parameter]: ys.flatMap((value) => xs.map(() => value)),
+    }, set);
+    const use = results.map(({ ratios }) => ratios.electricity.use);
+    const total = results.map(({ ratios }) => ratios.electricity.total);
+    const carbon = results.map(({ ratios }) => ratios["climate change"].total);
     Object.assign(metrics, {
       [`${map} use`]: use,
       [`${map} total`]: total,
@@ -388,7 +380,7 @@ function flipAll(
   };
   for (const [name, scenario] of Object.entries(scenarios)) {
     const { ratios } = amounts(
-      systemOf(scenarioModel({ functionalUnit, ...scenario }, inventory)),
+      scenarioModel({ functionalUnit, ...scenario }, inventory),
     );
     metrics[`${name}|use`] = ratios.electricity.use;
     metrics[`${name}|total`] = ratios.electricity.total;
@@ -405,22 +397,24 @@ function comparePlaces(
   context: RunContext,
 ): Metrics {
   const { inventory } = countedInventory(context);
+  const model = scenarioModel({ functionalUnit }, inventory);
+  const pairs = places.flatMap((fab) => places.map((use) => [fab, use]));
+  const intensities = new Map(
+    places.map((place) => [place, gridIntensity(place)]),
+  );
+  const results = amountsAt(model, {
+    grid_fab: pairs.map(([fab]) => intensities.get(fab)!),
+    grid_use: pairs.map(([, use]) => intensities.get(use)!),
+  });
   const metrics: Metrics = {};
-  for (const fabPlace of places) {
-    for (const usePlace of places) {
-      const { totals, ratios } = amounts(
-        systemOf(
-          scenarioModel({ functionalUnit, fabPlace, usePlace }, inventory),
-        ),
-      );
-      const prefix = `${fabPlace}|${usePlace}`;
-      metrics[`${prefix}|ratio`] = ratios["climate change"].total;
-      for (const technology of TECHNOLOGIES) {
-        metrics[`${prefix}|${technology}`] =
-          totals["climate change"][technology];
-      }
+  pairs.forEach(([fab, use], i) => {
+    const { totals, ratios } = results[i];
+    const prefix = `${fab}|${use}`;
+    metrics[`${prefix}|ratio`] = ratios["climate change"].total;
+    for (const technology of TECHNOLOGIES) {
+      metrics[`${prefix}|${technology}`] = totals["climate change"][technology];
     }
-  }
+  });
   return metrics;
 }
 
@@ -451,7 +445,7 @@ function chain(
   const diagram = sankey(assessment, "electricity");
   const problems = checkSankey(diagram, SANKEY_TOLERANCE);
   if (problems.length > 0) throw new Error(problems.join("; "));
-  const { totals } = amounts(system);
+  const { totals } = amounts(model);
   const metrics: Metrics = {
     total: totals.electricity.AQFP,
     "cmos total": totals.electricity.CMOS,
@@ -571,13 +565,16 @@ function analyse(
 ): Metrics {
   const { inventory } = countedInventory(context);
   const model = scenarioModel({ functionalUnit }, inventory);
-  const system = systemOf(model);
+  const at = model.inventory.impacts.findIndex(({ name }) =>
+    name === "electricity"
+  );
+  const count = model.inventory.impacts.length;
+  /** CMOS over AQFP. */
+  const ratio = (scores: Float64Array) => scores[count + at] / scores[at];
   const metrics: Metrics = {
-    central: amounts(system).ratios.electricity.total,
+    central: amounts(model).ratios.electricity.total,
   };
-  for (
-    const row of tornado(model, (s) => amounts(s).ratios.electricity.total)
-  ) {
+  for (const row of tornado(model, SERVICES, ratio)) {
     metrics[`minus|${row.name}`] = row.minus;
     metrics[`plus|${row.name}`] = row.plus;
     if (row.p5 !== row.p95) {
@@ -586,12 +583,10 @@ function analyse(
     }
   }
   context.progress(0.3, "one at a time");
-  const at = system.impacts.indexOf("electricity");
-  const count = system.impacts.length;
   const indices = sobolOfModel(
     model,
     SERVICES,
-    (scores) => Math.log(scores[count + at] / scores[at]),
+    (scores) => Math.log(ratio(scores)),
     { key, samples: sobol },
   );
   for (const index of indices) {
