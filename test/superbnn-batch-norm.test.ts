@@ -4,6 +4,7 @@ import { fold, key, normal, randomInts } from "../lib/core/rng.ts";
 import {
   type BatchNorm,
   batchNorm,
+  checkMatching,
   matchBatchNorm,
   nextBelow,
 } from "../lib/superbnn/batch-norm.ts";
@@ -111,6 +112,49 @@ test("negative control: gamma's sign or the divisor forgotten", () => {
   const wrong = norm.mean - norm.beta / Math.sqrt(norm.variance) / norm.gamma;
   assert.ok(
     disagreements(norm, { flip: true, threshold: -wrong }, 40).length > 0,
+  );
+});
+
+test("verifier: counts all sums of a layer, and names the neuron that is wrong", () => {
+  const norms = [0.5, -0.5, 0, -1].map((gamma, j) => ({
+    gamma,
+    beta: 1 - j,
+    mean: 2,
+    variance: 25,
+    eps: 1e-3,
+  }));
+  const neurons = norms.map((norm) => matchBatchNorm(norm, { fanIn: 41 }));
+  const right = checkMatching(norms, neurons, { fanIn: 41 });
+  assert.equal(right, { compared: 4 * 42, agreeing: 4 * 42, failures: [] });
+  // BN(V) = (2 - V) / 10.0002 fires at sums of at most 1; turned the wrong way it agrees nowhere but at none.
+  const wrong = neurons.map((n, j) => j === 1 ? { ...n, flip: false } : n);
+  const { agreeing, failures } = checkMatching(norms, wrong, {
+    fanIn: 41,
+    name: "layer 7",
+  });
+  let agree = 0;
+  for (let V = -41; V <= 41; V += 2) {
+    if (V > wrong[1].threshold === V <= 2) agree++;
+  }
+  assert.is(agreeing, 3 * 42 + agree);
+  assert.ok(agree < 42);
+  assert.is(failures.length, 1);
+  assert.match(
+    failures[0],
+    /layer 7, neuron 1: .* the sum -41 is 4\.2.*, yet it does not fire/,
+  );
+  // A threshold beyond the next sum of the same parity.
+  const moved = neurons.map((n, j) =>
+    j === 3 ? { ...n, threshold: n.threshold + 2 } : n
+  );
+  assert.is(checkMatching(norms, moved, { fanIn: 41 }).agreeing, 4 * 42 - 1);
+  assert.throws(
+    () => checkMatching(norms, neurons.slice(1), { fanIn: 41 }),
+    /3 neurons, 4 normalisations/,
+  );
+  assert.throws(
+    () => checkMatching(norms, neurons, { fanIn: 0 }),
+    /fanIn .*: 0/,
   );
 });
 

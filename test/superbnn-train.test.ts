@@ -9,9 +9,15 @@ import {
   tauAt,
 } from "../lib/superbnn/clamp.ts";
 import { erf } from "../lib/superbnn/device.ts";
-import { encodeImages, idealForward } from "../lib/superbnn/network.ts";
 import {
+  type DenseLayer,
+  encodeImages,
+  idealForward,
+} from "../lib/superbnn/network.ts";
+import {
+  checkDeployment,
   evaluate,
+  type LayerSpec,
   meanEncoding,
   mlp,
   signSte,
@@ -401,6 +407,50 @@ test("the deployed network does what the deterministic model does", () => {
     assert.ok(different <= 1, `${different} of ${labels.length}`);
     assert.ok(new Set(labels).size > 1);
   }
+});
+
+test("every threshold is its batch normalisation; a broken one is found by name", () => {
+  for (
+    const [options, specs] of [
+      [{ epochs: 1 }, vggSmall({ channels: [4, 6], dense: [16] })],
+      [{ ...ARMS.matched, epochs: 1 }, mlp([32, 32])],
+    ] as [Partial<TrainOptions>, LayerSpec[]][]
+  ) {
+    const model = learn(options, specs);
+    for (const { gamma } of model.layers.slice(0, -1)) gamma[1] *= -1;
+    const network = toNetwork(model);
+    const report = checkDeployment(model, network);
+    assert.equal(report.failures, []);
+    assert.is(report.agreeing, report.compared);
+    const sums = model.layers.slice(0, -1).map(({ weight, beta }) =>
+      weight.length + beta.length
+    );
+    assert.is(report.compared, sums.reduce((a, b) => a + b), "all sums");
+    // A threshold moved by two units of the sum, and one weight of another neuron turned.
+    const broken = structuredClone(network);
+    const last = broken.layers.findLastIndex(({ kind }) => kind === "dense");
+    const layer = broken.layers[last] as DenseLayer;
+    layer.thresholds[3] += 2;
+    layer.weights[5 * layer.inputs + 1] *= -1;
+    const { agreeing, compared, failures } = checkDeployment(model, broken);
+    assert.is(compared, report.compared);
+    assert.is(agreeing, compared - 1 - (layer.inputs + 1));
+    assert.is(failures.length, 2);
+    const found = failures.sort().join("\n");
+    assert.match(
+      found,
+      new RegExp(`layer ${last} \\(dense\\), neuron 3: .* does not fire`),
+    );
+    assert.match(found, /neuron 5: weights are neither/);
+  }
+  assert.throws(
+    () =>
+      checkDeployment(
+        learn({ epochs: 1 }, mlp([8])),
+        toNetwork(learn({ epochs: 1 })),
+      ),
+    /must have the layers of the model: 3 with weights, the model 2/,
+  );
 });
 
 test("same key, same model; another key, another", () => {

@@ -120,3 +120,72 @@ export function matchBatchNorm(
     : real;
   return { flip, threshold };
 }
+
+/** What `checkMatching` saw. */
+export interface MatchingReport {
+  /** Sums looked at, of all neurons together. */
+  compared: number;
+  /** Those for which both decide alike; equal to `compared` if the matching is right. */
+  agreeing: number;
+  /** The first disagreement of every neuron that has one, in words. */
+  failures: string[];
+}
+
+/**
+ * Compares thresholds with the batch normalisations that they stand for, for every sum that can occur.
+ *
+ * The verifier of `matchBatchNorm`, and of any network that claims to be folded: a neuron of n inputs of
+ * +1 and -1 has the n + 1 sums -n, -n + 2, ... n, and for each of them must hold
+ *
+ * BN(V) >= 0  <=>  s V > V_th,  s = -1 for a turned neuron, else 1
+ *
+ * @param norms of the neurons of a layer, for the sum before weights are turned
+ * @param neurons what was made of them, in the same order
+ * @param options `fanIn`: n, at least 1; `name`: how failures call the layer, default "layer"
+ * @returns counts, and what is wrong
+ * @example
+ * ```ts
+ * const norm = { gamma: -2, beta: -1, mean: 3, variance: 4, eps: 0 }; // 2 - V: fires up to 2
+ * const right = matchBatchNorm(norm, { fanIn: 8 });
+ * checkMatching([norm], [right], { fanIn: 8 }).agreeing; // 9
+ * checkMatching([norm], [{ ...right, flip: false }], { fanIn: 8 }).agreeing; // 3
+ * ```
+ */
+export function checkMatching(
+  norms: readonly BatchNorm[],
+  neurons: readonly MatchedNeuron[],
+  { fanIn, name = "layer" }: { fanIn: number; name?: string },
+): MatchingReport {
+  if (norms.length !== neurons.length) {
+    throw new RangeError(
+      `Cannot check the matching of ${name} as every neuron needs its batch normalisation: ${neurons.length} neurons, ${norms.length} normalisations`,
+    );
+  }
+  if (!Number.isSafeInteger(fanIn) || fanIn < 1) {
+    throw new RangeError(
+      `Cannot check the matching of ${name} as fanIn must be an integer from 1: ${fanIn}`,
+    );
+  }
+  const failures: string[] = [];
+  let [compared, agreeing] = [0, 0];
+  norms.forEach((norm, j) => {
+    checkBatchNorm(norm);
+    const { flip, threshold } = neurons[j];
+    let failed = false;
+    for (let sum = -fanIn; sum <= fanIn; sum += 2) {
+      const normalised = batchNorm(sum, norm);
+      const fires = (flip ? -sum : sum) > threshold;
+      compared++;
+      if (fires === normalised >= 0) agreeing++;
+      else if (!failed) {
+        failed = true;
+        failures.push(
+          `${name}, neuron ${j}: normalised, the sum ${sum} is ${normalised}, yet ${
+            fires ? "it fires" : "it does not fire"
+          } at the threshold ${threshold}${flip ? ", turned" : ""}`,
+        );
+      }
+    }
+  });
+  return { compared, agreeing, failures };
+}

@@ -5,6 +5,7 @@ export * from "./binomial.ts";
 export * from "./clamp.ts";
 export * from "./counter.ts";
 export * from "./crossbar.ts";
+export * from "./deploy.ts";
 export * from "./device.ts";
 export * from "./energy.ts";
 export * from "./network.ts";
