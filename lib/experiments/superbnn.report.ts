@@ -1,132 +1,47 @@
-/** What the SupeRBNN runs say: claims, tables and figures. Reads summaries, computes no runs. */
-import { COOLING_OVERHEAD, ENERGY_SETS, type EnergySet } from "../core/aqfp.ts";
-import {
-  barFigure,
-  gridFigure,
-  heatmapFigure,
-  lineFigure,
-} from "../core/figure.ts";
+/** What the SupeRBNN runs say: claims and tables. Reads summaries, computes no runs. */
+import { COOLING_OVERHEAD } from "../core/aqfp.ts";
 import type {
   ArmSummary,
-  FigureSpec,
   Measurement,
   MetricSummary,
   ResultTable,
 } from "../core/runs.ts";
 import { mean, tInterval } from "../core/stats.ts";
-import type { Row } from "../core/table.ts";
+import { DEFAULT_DEVICE } from "../superbnn/device.ts";
 import {
-  attenuatedCurrentUa,
-  DEFAULT_DEVICE,
-  grayZoneValue,
-} from "../superbnn/device.ts";
-import type { Config, Hardware } from "./superbnn.ts";
-
-/** Projected efficiency and accuracy on MNIST: Sun et al., XNOR-RRAM, DATE 2018, abstract. */
-const RERAM = { topsPerW: 141.18, accuracy: 98.43 };
-
-/** Energy per inference and accuracy on MNIST: SuperSNN, arXiv 2509.05532, abstract; dynamic energy only. */
-const SUPERSNN = { energyJ: 6.55e-15, accuracy: 96.47 };
-
-/** "Similar accuracy": at most this far below the deterministic network, in points. */
-const SIMILAR_POINTS = 1;
-
-/** Set of the paper's own constant, as far as it is remembered. */
-const MAIN_SET = ENERGY_SETS.superbnn;
-
-/** What is trained, in the order of the ablation. */
-const METHODS: Record<string, string> = {
-  float: "float (ReLU)",
-  bnn: "deterministic BNN, deployed unchanged",
-  aware: "randomised-aware",
-  matched: "+ thresholds of the tiles in training",
-  clamped: "+ weight rectified clamp",
-};
-
-/** "16 cells, gray zone 4, 8 cycles". */
-function hardwareName(
-  { crossbarSize, grayZone, streamLength }: Hardware,
-): string {
-  return `${crossbarSize} cells, gray zone ${grayZone}, ${streamLength} ${
-    streamLength === 1 ? "cycle" : "cycles"
-  }`;
-}
-
-/** Arms of one kind with the parts of their ids. */
-function armsOf(arms: ArmSummary[], kind: string): [string[], ArmSummary][] {
-  return arms.flatMap((arm) => {
-    const [first, ...rest] = arm.id.split("/");
-    return first === kind ? [[rest, arm] as [string[], ArmSummary]] : [];
-  });
-}
-
-function armOf(arms: ArmSummary[], id: string): ArmSummary | undefined {
-  return arms.find((arm) => arm.id === id);
-}
+  ASSUMPTION_SETS,
+  describeAssumptions,
+  MEMORY_JJ_PER_BIT,
+  ratioSweep,
+} from "../superbnn/energy.ts";
+import {
+  armOf,
+  armsOf,
+  describePoint,
+  frontOf,
+  hardwareName,
+  isSimilar,
+  MAIN_SET,
+  METHODS,
+  type Point,
+  points,
+  RERAM,
+  setsOf,
+  SIMILAR_POINTS,
+  SUPERSNN,
+  topsPerW,
+  trainingName,
+} from "./superbnn.points.ts";
+import type { Hardware } from "./superbnn.ts";
 
 // Energy --------------------------------------------------------------------------------------------
 
-/** One way to run a network: crossbar size, best gray zone and stream length. */
-interface Point {
-  data: string;
-  model: string;
-  crossbarSize: number;
-  streamLength: number;
-  grayZone: number;
-  accuracy: number;
-  /** Junctions of the whole network. */
-  jj: number;
-  /** Junctions times the cycles that each is clocked for one image. */
-  junctionCycles: number;
-  operations: number;
-}
-
-/** Every swept network at the best gray zone of each stream length, means over the seeds. */
-function points(arms: ArmSummary[]): Point[] {
-  return armsOf(arms, "sweep").flatMap(([[data, model], { metrics, config }]) =>
-    (config.streamLengths as number[]).map((L) => ({
-      data,
-      model,
-      crossbarSize: config.crossbarSize as number,
-      streamLength: L,
-      grayZone: metrics[`bestGrayZoneL${L}`].mean,
-      accuracy: metrics[`bestAccuracyL${L}`].mean,
-      jj: metrics.jj.mean,
-      junctionCycles: metrics[`junctionCyclesL${L}`].mean,
-      operations: metrics.operations.mean,
-    }))
-  );
-}
-
-/** Energy of an image at 4.2 K: every junction spends it in every cycle, whatever its data. */
-function energyJ({ junctionCycles }: Point, set: EnergySet): number {
-  return junctionCycles * set.energyPerJjJ;
-}
-
-/** The point of least energy among those that reach an accuracy, or else the most accurate one. */
-function cheapest(
-  candidates: Point[],
-  accuracy: number,
-): { point: Point; note: string } {
-  const [point] = candidates
-    .filter((point) => point.accuracy >= accuracy)
-    .sort((a, b) => energyJ(a, MAIN_SET) - energyJ(b, MAIN_SET));
-  if (point !== undefined) return { point, note: describePoint(point) };
-  const best = candidates.reduce((a, b) => a.accuracy >= b.accuracy ? a : b);
-  return {
-    point: best,
-    note: `NONE reaches ${
-      accuracy.toFixed(2)
-    } %, so this is the most accurate: ${describePoint(best)}`,
-  };
-}
-
-/** A ratio under the main set, with its range over all sets in place of an interval. */
+/** Of a setting, per named set of assumptions: their range stands in place of an interval. */
 function overSets(
-  ratio: (set: EnergySet) => number,
+  ratio: (set: string) => number,
+  sets: string[],
   note: string,
 ): Measurement {
-  const sets = Object.values(ENERGY_SETS);
   const ratios = sets.map(ratio);
   return {
     value: ratio(MAIN_SET),
@@ -134,39 +49,58 @@ function overSets(
     high: Math.max(...ratios),
     n: sets.length,
     unit: "",
-    note: `${note}; range over energy sets ${
-      sets.map(({ name, energyPerJjJ, standing }) =>
-        `${name} (${(energyPerJjJ * 1e21).toPrecision(3)} zJ, ${standing})`
-      ).join(", ")
+    note: `${note}; range over the sets of assumptions ${
+      sets.join(", ")
     }, not an interval of chance`,
   };
 }
 
-function describePoint(point: Point): string {
-  return `${point.model} at ${point.accuracy.toFixed(2)} %, ${
-    hardwareName(point)
-  }, ${Math.round(point.jj)} JJ`;
+/**
+ * A ratio at the best of the settings of similar accuracy; without one it is 0, up to that of the setting
+ * nearest in accuracy.
+ */
+function atSimilarAccuracy(
+  all: Point[],
+  similar: (point: Point) => boolean,
+  ratio: (point: Point, set: string) => number,
+  sets: string[],
+): Measurement {
+  const able = all.filter(similar);
+  if (able.length > 0) {
+    const best = able.reduce((a, b) =>
+      ratio(a, MAIN_SET) >= ratio(b, MAIN_SET) ? a : b
+    );
+    return overSets((set) => ratio(best, set), sets, describePoint(best));
+  }
+  const none = { value: 0, low: 0, high: 0, n: sets.length, unit: "" };
+  if (all.length === 0) return { ...none, note: "no setting was swept" };
+  const nearest = all.reduce((a, b) => a.gap.mean >= b.gap.mean ? a : b);
+  return {
+    ...none,
+    high: Math.max(...sets.map((set) => ratio(nearest, set))),
+    note: `NO setting is of similar accuracy; high is that of the nearest, ${
+      describePoint(nearest)
+    }`,
+  };
 }
 
 function energyClaims(arms: ArmSummary[]): Record<string, Measurement> {
+  const sets = setsOf(arms);
   const mnist = points(arms).filter(({ data }) => data === "mnist");
-  const { model } = mnist[0]; // the largest
-  const ideal = armOf(arms, `train/mnist/${model}/bnn`)!.metrics.accuracy.mean;
-  const similar = cheapest(
-    mnist.filter((point) => point.model === model),
-    ideal - SIMILAR_POINTS,
-  );
-  const rival = cheapest(mnist, SUPERSNN.accuracy);
   return {
-    "superbnn-reram": overSets(
-      (set) =>
-        similar.point.operations / energyJ(similar.point, set) * 1e-12 /
-        RERAM.topsPerW,
-      similar.note,
+    "superbnn-reram": atSimilarAccuracy(
+      mnist,
+      isSimilar,
+      (point, set) => topsPerW(point, set) / RERAM.topsPerW,
+      sets,
     ),
-    "superbnn-superconducting": overSets(
-      (set) => SUPERSNN.energyJ / energyJ(rival.point, set),
-      rival.note,
+    "superbnn-superconducting": atSimilarAccuracy(
+      mnist,
+      (point) =>
+        isSimilar(point) &&
+        point.accuracy.mean >= SUPERSNN.accuracy - SIMILAR_POINTS,
+      (point, set) => SUPERSNN.energyJ / point.energyJ[set],
+      sets,
     ),
   };
 }
@@ -258,13 +192,13 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
     const total = (metric: string) =>
       trained.flatMap((metrics) => metrics[metric].values)
         .reduce((sum, value) => sum + value, 0);
-    const share = 100 * total("agreeing") / total("compared");
+    const wrong = total("compared") - total("agreeing");
     found["superbnn-matching"] = {
-      value: share,
-      low: share,
-      high: share,
+      value: wrong,
+      low: wrong,
+      high: wrong,
       n: total("compared"),
-      unit: "%",
+      unit: "sums",
       note: "every integer sum of every neuron of every trained network",
     };
   }
@@ -288,11 +222,20 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
 
 // Tables --------------------------------------------------------------------------------------------
 
-/** "84.2 ± 0.3" over the seeds. */
-function spread({ mean, low, high, n }: MetricSummary): string | number {
+/** "84.2 ± 0.3" over the seeds; a single one has no interval, and says so. */
+function spread({ mean, low, high, n }: MetricSummary): string {
   return n < 2
-    ? Number(mean.toFixed(2))
+    ? `${mean.toFixed(2)} (1 seed)`
     : `${mean.toFixed(2)} ± ${((high - low) / 2).toFixed(2)}`;
+}
+
+/** Items with the same name, in order of appearance. */
+function groups<T>(items: T[], name: (item: T) => string): T[][] {
+  const found = new Map<string, T[]>();
+  for (const item of items) {
+    found.set(name(item), [...found.get(name(item)) ?? [], item]);
+  }
+  return [...found.values()];
 }
 
 function trainingTable(arms: ArmSummary[]): ResultTable {
@@ -356,8 +299,8 @@ function counterTable(arms: ArmSummary[]): ResultTable {
       "exact counter (%)",
       "approximate counter (%)",
     ],
-    rows: armsOf(arms, "sweep").flatMap(
-      ([[data, model], { metrics, config }]) =>
+    rows: armsOf(arms, "sweep").filter(([, { config }]) => config.approximate)
+      .flatMap(([[data, model], { metrics, config }]) =>
         (config.streamLengths as number[]).map((L) => [
           data,
           model,
@@ -365,8 +308,8 @@ function counterTable(arms: ArmSummary[]): ResultTable {
           L,
           spread(metrics[`bestAccuracyL${L}`]),
           spread(metrics[`approximateL${L}`]),
-        ]),
-    ),
+        ])
+      ),
   };
 }
 
@@ -394,45 +337,102 @@ function streamsTable(arms: ArmSummary[]): ResultTable {
 }
 
 function energyTable(arms: ArmSummary[]): ResultTable {
-  const sets = Object.values(ENERGY_SETS);
+  const sets = setsOf(arms);
   return {
     id: "superbnn-energy",
-    title: "Energy per inference",
+    title: "Energy per inference: what is worth building",
     caption:
-      `Junctions times cycles times energy per junction, at 4.2 K, without cooling; times ${COOLING_OVERHEAD.large} (large plant) or ${COOLING_OVERHEAD.small} (small cooler) at the wall, both recalled. Sets: ${
-        sets.map(({ name, source, standing }) =>
-          `${name}: ${source} (${standing})`
+      `Per data set and model, the settings that no other beats in both accuracy and energy (set ${MAIN_SET}), of all training hardware, crossbar sizes, gray zones and stream lengths. Energy: junctions times cycles times energy per junction, at 4.2 K, without cooling. Counted: crossbars, counters, accumulators and memory of activations, and the operations of the layers on them, all of them binary, the scores included: two per XNOR and its addition. Not counted, in neither: thresholding the image, the function of the score, the distribution of the clock. ${
+        sets.map((set) =>
+          describeAssumptions(
+            ASSUMPTION_SETS[set as keyof typeof ASSUMPTION_SETS],
+          )
         ).join("; ")
-      }. Operations: two per XNOR and its addition, all layers on the device.`,
+      }.`,
     columns: [
       "data",
       "model",
+      "network",
       "crossbar (cells)",
-      "cycles",
       "gray zone",
+      "cycles",
       "accuracy (%)",
+      "to deterministic (points)",
       "JJ",
-      ...sets.map(({ name }) => `${name} (fJ)`),
-      "TOPS/W, superbnn",
-      "TOPS/W, cooled by 400",
+      ...sets.map((set) => `${set} (fJ)`),
+      `TOPS/W, ${MAIN_SET}`,
+      `cooled, ${COOLING_OVERHEAD.large} W/W`,
+      `cooled, ${COOLING_OVERHEAD.small} W/W`,
     ],
-    rows: points(arms).map((point) => {
-      const efficiency = point.operations / energyJ(point, MAIN_SET) * 1e-12;
-      return [
-        point.data,
-        point.model,
-        point.crossbarSize,
-        point.streamLength,
-        Number(point.grayZone.toPrecision(3)),
-        Number(point.accuracy.toFixed(2)),
-        Math.round(point.jj),
-        ...sets.map((set) =>
-          Number((energyJ(point, set) * 1e15).toPrecision(3))
-        ),
-        Number(efficiency.toPrecision(3)),
-        Number((efficiency / COOLING_OVERHEAD.large).toPrecision(3)),
-      ];
-    }),
+    rows: groups(points(arms), ({ data, model }) => `${data} ${model}`)
+      .flatMap(frontOf).map((point) => {
+        const efficiency = topsPerW(point, MAIN_SET);
+        return [
+          point.data,
+          point.model,
+          trainingName(point),
+          point.crossbarSize,
+          Number(point.grayZone.toPrecision(3)),
+          point.streamLength,
+          spread(point.accuracy),
+          spread(point.gap),
+          Math.round(point.jj),
+          ...sets.map((set) =>
+            Number((point.energyJ[set] * 1e15).toPrecision(3))
+          ),
+          ...[1, COOLING_OVERHEAD.large, COOLING_OVERHEAD.small].map((
+            overhead,
+          ) => Number((efficiency / overhead).toPrecision(3))),
+        ];
+      }),
+  };
+}
+
+/** Efficiency of rivals that nobody is said to have: what the ratio would be. */
+const RIVALS_TOPS_PER_W = [1, 10, 100, 1000, 10_000];
+
+function rivalsTable(arms: ArmSummary[]): ResultTable {
+  const coolings = Object.values(COOLING_OVERHEAD);
+  const able = points(arms).filter((point) =>
+    point.data === "mnist" && isSimilar(point)
+  );
+  const best = able.length === 0
+    ? null
+    : able.reduce((a, b) =>
+      topsPerW(a, MAIN_SET) >= topsPerW(b, MAIN_SET) ? a : b
+    );
+  const rivals = [
+    ...RIVALS_TOPS_PER_W.map((tops) => ({
+      name: "a rival at room temperature, if it had",
+      tops,
+    })),
+    { name: "XNOR-RRAM, DATE 2018 (read)", tops: RERAM.topsPerW },
+  ].sort((a, b) => a.tops - b.tops);
+  return {
+    id: "superbnn-rivals",
+    title: "Times as efficient as a rival",
+    caption: best === null
+      ? ""
+      : `Ours: ${describePoint(best)}; ${
+        topsPerW(best, MAIN_SET).toPrecision(3)
+      } TOPS/W at 4.2 K, set ${MAIN_SET}; MNIST. The paper's comparators could not be read, so the ratio is swept.`,
+    columns: [
+      "rival",
+      "its TOPS/W",
+      ...coolings.map((overhead) =>
+        overhead === 1 ? "ratio, cooling not counted" : `${overhead} W/W`
+      ),
+    ],
+    rows: best === null ? [] : rivals.map(({ name, tops }) => [
+      name,
+      tops,
+      ...coolings.map((overhead) => {
+        const [{ ratio }] = ratioSweep(topsPerW(best, MAIN_SET) / overhead, [
+          tops,
+        ]);
+        return Number(ratio.toPrecision(3));
+      }),
+    ]),
   };
 }
 
@@ -482,12 +482,30 @@ function assumptionsTable(): ResultTable {
         attenuation.standing,
         attenuation.source,
       ],
-      ...Object.values(ENERGY_SETS).map((set) => [
-        `energy per junction and cycle, set ${set.name} (zJ)`,
-        Number((set.energyPerJjJ * 1e21).toPrecision(3)),
-        set.standing,
-        set.source,
+      ...Object.values(ASSUMPTION_SETS).map(({ name, energy }) => [
+        `energy per junction and cycle, set ${name} (zJ)`,
+        Number((energy.energyPerJjJ * 1e21).toPrecision(3)),
+        energy.standing,
+        energy.source,
       ]),
+      ...Object.values(ASSUMPTION_SETS).map(({ name, crossbar }) => [
+        `junctions of a cell of a crossbar, set ${name}`,
+        crossbar.jjPerCell,
+        crossbar.standing,
+        crossbar.source,
+      ]),
+      [
+        "junctions of memory per activation",
+        MEMORY_JJ_PER_BIT,
+        "assumed",
+        "a loop of one cycle: two and gates, or, splitter, buffer",
+      ],
+      [
+        "clocking",
+        "4 phases, layers clocked while they work",
+        "assumed",
+        "every set; an accumulator's loop is longer than a cycle, so images are interleaved in it",
+      ],
       [
         "power at the wall per power at 4.2 K, large plant",
         COOLING_OVERHEAD.large,
@@ -524,252 +542,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
     counterTable(arms),
     streamsTable(arms),
     energyTable(arms),
+    rivalsTable(arms),
     clockingTable(arms),
   ].filter(({ rows }) => rows.length > 0);
-}
-
-// Figures -------------------------------------------------------------------------------------------
-
-/** A value with its interval as a table cell. */
-function cell({ mean, low, high, n }: MetricSummary) {
-  return n < 2 ? mean : { mean, halfWidth: (high - low) / 2, n };
-}
-
-function deviceFigure(arms: ArmSummary[]): FigureSpec[] {
-  const arm = armOf(arms, "device");
-  if (arm === undefined) return [];
-  const { series, metrics } = arm;
-  const at = series.currentUa.mean;
-  const rows: Row[] = at.flatMap((currentUa, i) => [
-    {
-      current: currentUa,
-      probability: {
-        mean: series.rate.mean[i],
-        halfWidth: series.halfWidth.mean[i],
-        n: arm.config.samples as number,
-      },
-      what: "sampled",
-    },
-    {
-      current: currentUa,
-      probability: series.probability.mean[i],
-      what: "model",
-    },
-  ]);
-  return [lineFigure(rows, {
-    id: "superbnn-device",
-    title: "A buffer near its threshold",
-    caption:
-      `Share of +1 among ${arm.config.samples} samples with 95 % binomial intervals, and the error function. Gray zone fitted to the samples: ${
-        metrics.fitted.mean.toFixed(2)
-      } ± ${
-        metrics.fittedError.mean.toFixed(2)
-      } uA; set: ${DEFAULT_DEVICE.grayZoneUa} uA (assumed).`,
-    x: "current",
-    y: "probability",
-    series: "what",
-    order: ["sampled", "model"],
-    xAxis: { title: "input current minus threshold", unit: "uA" },
-    yAxis: { title: "probability of +1", range: [-0.03, 1.03] },
-  })];
-}
-
-function attenuationFigure(): FigureSpec {
-  const rows: Row[] = [4, 8, 16, 18, 36, 72, 144].flatMap((size) =>
-    [0.5, 1].map((b) => {
-      const device = {
-        ...DEFAULT_DEVICE,
-        attenuation: { ...DEFAULT_DEVICE.attenuation, b },
-      };
-      return {
-        size,
-        current: attenuatedCurrentUa(size, device),
-        grayZone: grayZoneValue(size, device),
-        exponent: `B = ${b}`,
-      };
-    })
-  );
-  const common = {
-    series: "exponent",
-    x: "size",
-    xAxis: { title: "cells per column", scale: "log" as const },
-  };
-  return gridFigure([
-    lineFigure(rows, {
-      ...common,
-      id: "superbnn-current",
-      title: "current of a unit",
-      y: "current",
-      yAxis: { title: "current of one unit", unit: "uA", scale: "log" },
-    }),
-    lineFigure(rows, {
-      ...common,
-      id: "superbnn-gray-zone-value",
-      title: "gray zone in units of the sum",
-      y: "grayZone",
-      yAxis: { title: "gray zone", unit: "units of the sum", scale: "log" },
-    }),
-  ], {
-    id: "superbnn-attenuation",
-    title: "Larger crossbars, less current, wider gray zone",
-    caption:
-      "I1 = A Cs^-B and the gray zone it leaves; A, B and the device's gray zone are assumed.",
-  });
-}
-
-/** Accuracy over the gray zone, a line per stream length, a panel per crossbar size. */
-function grayZoneFigure(arms: ArmSummary[], data: string): FigureSpec[] {
-  const sweeps = armsOf(arms, "sweep").filter(([[name, model]]) =>
-    name === data &&
-    model === armsOf(arms, "sweep").find(([[d]]) => d === data)![0][1]
-  );
-  if (sweeps.length === 0) return [];
-  const panels = sweeps.map(([, { series, config, id }]) => {
-    const lengths = config.streamLengths as number[];
-    const rows: Row[] = lengths.flatMap((L) =>
-      (config.grayZones as number[]).map((grayZone, i) => {
-        const { mean, sd, n } = series[`accuracyL${L}`];
-        return {
-          grayZone,
-          accuracy: n < 2 ? mean[i] : { mean: mean[i], halfWidth: sd[i], n },
-          cycles: `${L} ${L === 1 ? "cycle" : "cycles"}`,
-        };
-      })
-    );
-    return lineFigure(rows, {
-      id: id.replaceAll("/", "-"),
-      title: `${config.crossbarSize} cells`,
-      x: "grayZone",
-      y: "accuracy",
-      series: "cycles",
-      spread: "band",
-      order: lengths.map((L) => `${L} ${L === 1 ? "cycle" : "cycles"}`),
-      xAxis: {
-        title: "gray zone",
-        unit: "units of the sum",
-        scale: "log",
-      },
-      yAxis: { title: "test accuracy", unit: "%" },
-    });
-  });
-  return [gridFigure(panels, {
-    id: `superbnn-optimum-${data}`,
-    title: "Noise helps: the best gray zone, and how it moves",
-    caption:
-      "The deterministic network on the device, unchanged. Too little noise: every tile is a hard majority, and the majority of majorities is not the sum. Too much: the streams are too short to average it. Bands: standard deviation over the seeds.",
-  })];
-}
-
-function mismatchFigure(arms: ArmSummary[]): FigureSpec[] {
-  const rows: Row[] = armsOf(arms, "mismatch").flatMap((
-    [, { series, config }],
-  ) =>
-    (config.crossbarSizes as number[]).flatMap((size) =>
-      (config.grayZones as number[]).map((grayZone, i) => ({
-        size,
-        grayZone,
-        mismatch: series[`mismatch${size}`].mean[i],
-      }))
-    )
-  );
-  if (rows.length === 0) return [];
-  const arm = armsOf(arms, "mismatch")[0][1];
-  return [heatmapFigure(rows, {
-    id: "superbnn-mismatch",
-    title: "Average mismatch of the accumulation",
-    caption:
-      `Chance that the accumulated stream of ${arm.config.streamLength} cycles and the exact sum disagree about a neuron's sign, over the sums of the first hidden layer on test images; computed, not sampled.`,
-    x: "grayZone",
-    y: "size",
-    value: "mismatch",
-    digits: 2,
-    xAxis: { title: "gray zone (units of the sum)" },
-    yAxis: { title: "cells per column" },
-    valueAxis: { title: "share" },
-  })];
-}
-
-function paretoFigure(arms: ArmSummary[]): FigureSpec[] {
-  const all = points(arms).filter(({ data }) => data === "mnist");
-  if (all.length === 0) return [];
-  const front = all.filter((p) =>
-    !all.some((q) =>
-      q !== p && q.accuracy >= p.accuracy &&
-      energyJ(q, MAIN_SET) <= energyJ(p, MAIN_SET)
-    )
-  );
-  const coolings = [
-    ["at 4.2 K", COOLING_OVERHEAD.none],
-    [`cooled, ${COOLING_OVERHEAD.large} W/W`, COOLING_OVERHEAD.large],
-    [`cooled, ${COOLING_OVERHEAD.small} W/W`, COOLING_OVERHEAD.small],
-  ] as const;
-  const rows: Row[] = coolings.flatMap(([cooling, overhead]) =>
-    front.map((point) => ({
-      energy: energyJ(point, MAIN_SET) * overhead * 1e15,
-      accuracy: point.accuracy,
-      cooling,
-    }))
-  );
-  return [lineFigure(rows, {
-    id: "superbnn-pareto",
-    title: "Accuracy against energy per inference, MNIST",
-    caption:
-      `Settings that no other beats in both, of all models, crossbar sizes, gray zones and stream lengths swept. Energy: ${MAIN_SET.source} (${MAIN_SET.standing}).`,
-    x: "energy",
-    y: "accuracy",
-    series: "cooling",
-    order: coolings.map(([name]) => name),
-    xAxis: { title: "energy per inference", unit: "fJ", scale: "log" },
-    yAxis: { title: "test accuracy", unit: "%" },
-  })];
-}
-
-function ablationFigure(arms: ArmSummary[]): FigureSpec[] {
-  const rows: Row[] = armsOf(arms, "deploy").flatMap(
-    ([[data, , method], { metrics, config }]) => {
-      if (data !== "fashion-mnist") return [];
-      const hardware = config.hardware as unknown as Hardware;
-      return [{
-        hardware: hardwareName(hardware),
-        accuracy: cell(metrics[`accuracyL${hardware.streamLength}`]),
-        method: METHODS[method],
-      }];
-    },
-  );
-  if (rows.length === 0) return [];
-  const lowest = Math.min(
-    ...armsOf(arms, "deploy").flatMap(([[data], { metrics }]) =>
-      data === "fashion-mnist"
-        ? Object.values(metrics).filter(({ mean }) => mean > 0).map((m) =>
-          m.low
-        )
-        : []
-    ),
-  );
-  return [barFigure(rows, {
-    id: "superbnn-ablation-figure",
-    title: "What each step of the method is worth, Fashion-MNIST",
-    caption:
-      "On the hardware of training; bars: 95 % intervals over the seeds. The axis does not start at zero.",
-    x: "hardware",
-    y: "accuracy",
-    series: "method",
-    order: Object.values(METHODS),
-    yAxis: {
-      title: "test accuracy",
-      unit: "%",
-      range: [Math.floor(lowest / 5) * 5, 90],
-    },
-  })];
-}
-
-export function figures(arms: ArmSummary[], _config: Config): FigureSpec[] {
-  return [
-    ...deviceFigure(arms),
-    attenuationFigure(),
-    ...grayZoneFigure(arms, "fashion-mnist"),
-    ...mismatchFigure(arms),
-    ...ablationFigure(arms),
-    ...paretoFigure(arms),
-  ];
 }

@@ -76,6 +76,77 @@ export const RECALLED_CROSSBAR: CrossbarModel = {
 export const MEMORY_JJ_PER_BIT = 2 * JJ_COUNT.and + JJ_COUNT.or +
   JJ_COUNT.splitter + JJ_COUNT.buffer;
 
+/**
+ * A crossbar of standard gates, for comparison: nothing merged, nothing recalled.
+ *
+ * A cell of 26: xnor of two and gates and an or (18), splitters of input, weight and row (6), constant (2).
+ * Assumed, ours, and without buffers between the cells of a row.
+ */
+export const GATE_CROSSBAR: CrossbarModel = {
+  ...RECALLED_CROSSBAR,
+  name: "gates",
+  jjPerCell: 2 * JJ_COUNT.and + JJ_COUNT.or + 3 * JJ_COUNT.splitter +
+    JJ_COUNT.constant,
+  standing: "assumed",
+  source:
+    "26 junctions per cell: an xnor of standard gates, three splitters, a constant; lines and latency as recalled",
+};
+
+/** All that the energy of a network rests on, under one name: pass it to `inferenceEnergy`. */
+export interface AssumptionSet {
+  name: string;
+  energy: EnergySet;
+  crossbar: CrossbarModel;
+  counter: Counter;
+  phases: number;
+  schedule: "gated" | "clocked";
+}
+
+/** Common to the named sets: counters without error, four phases, layers clocked while they work. */
+const COMMON_ASSUMPTIONS = {
+  crossbar: RECALLED_CROSSBAR,
+  counter: "exact",
+  phases: CLOCK_PHASES,
+  schedule: "gated",
+} as const;
+
+/**
+ * Sets of assumptions on which sources differ; a result names the ones it uses, the first is the main one.
+ *
+ * They differ in the energy of a junction and in the junctions of a crossbar, which make up most of it.
+ */
+export const ASSUMPTION_SETS: Record<
+  "superbnn" | "mana" | "formula" | "gates",
+  AssumptionSet
+> = {
+  superbnn: {
+    ...COMMON_ASSUMPTIONS,
+    name: "superbnn",
+    energy: ENERGY_SETS.superbnn,
+  },
+  mana: { ...COMMON_ASSUMPTIONS, name: "mana", energy: ENERGY_SETS.mana },
+  formula: {
+    ...COMMON_ASSUMPTIONS,
+    name: "formula",
+    energy: ENERGY_SETS.formula,
+  },
+  gates: {
+    ...COMMON_ASSUMPTIONS,
+    name: "gates",
+    energy: ENERGY_SETS.superbnn,
+    crossbar: GATE_CROSSBAR,
+  },
+};
+
+/** What a set assumes, in words. */
+export function describeAssumptions(
+  { name, energy, crossbar }: AssumptionSet,
+): string {
+  return `${name}: ${
+    (energy.energyPerJjJ * 1e21).toPrecision(3)
+  } zJ per junction and cycle (${energy.standing}), crossbar ${crossbar.name} (${crossbar.standing})`;
+}
+
 /** Junctions of a cell whose area is `CELL_SIDE_UM` squared: the source gives that of a buffer. */
 const JJ_PER_CELL_AREA = JJ_COUNT.buffer;
 
@@ -258,6 +329,17 @@ export function checkCooling(name: string, overhead: number): void {
 
 // Parts -------------------------------------------------------------------------------------------
 
+/** Bits of a count of K tiles, and of the state that adds L of them with a sign bit. */
+export function accumulatorBits(
+  tiles: number,
+  streamLength: number,
+): { countBits: number; stateBits: number } {
+  return {
+    countBits: Math.ceil(Math.log2(tiles + 1)),
+    stateBits: Math.ceil(Math.log2(tiles * streamLength + 1)) + 1,
+  };
+}
+
 /** Counter and accumulator of a neuron with K tiles. */
 export function neuronLogic(
   tiles: number,
@@ -267,8 +349,7 @@ export function neuronLogic(
     phases?: number;
   } = {},
 ): { counter: BalancedCount; accumulator: BalancedCount; stateBits: number } {
-  const countBits = Math.ceil(Math.log2(tiles + 1));
-  const stateBits = Math.ceil(Math.log2(tiles * streamLength + 1)) + 1;
+  const { countBits, stateBits } = accumulatorBits(tiles, streamLength);
   return {
     counter: balancedCount(parallelCounter(tiles, counter), { phases }),
     accumulator: balancedCount(accumulator(countBits, stateBits), { phases }),

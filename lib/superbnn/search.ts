@@ -282,11 +282,12 @@ export function markPareto(
 /**
  * Every configuration of a grid with its mismatch, energy and, with labels, accuracy.
  *
+ * @param network The same for all, or the one trained for a crossbar size; all read the same bits
  * @param bits [N, inputs] of +1 and -1: images for the mismatch, and to be labelled
  * @returns in the order of crossbar size, gray zone, stream length
  */
 export function searchHardware(
-  network: BinaryNetwork,
+  network: BinaryNetwork | ((crossbarSize: number) => BinaryNetwork),
   bits: Int8Array,
   options: SearchOptions,
 ): SearchRow[] {
@@ -332,8 +333,13 @@ export function searchHardware(
       );
     }
   }
-  const samples = sampleProducts(network, bits, { key, perLayer });
+  const networkOf = typeof network === "function" ? network : () => network;
+  const sampled = new Map<BinaryNetwork, ProductSamples[]>();
   const grid = crossbarSizes.flatMap((crossbarSize) => {
+    const network = networkOf(crossbarSize);
+    const samples = sampled.get(network) ??
+      sampleProducts(network, bits, { key, perLayer });
+    sampled.set(network, samples);
     const tiled = samples.map((sample) => tileSamples(sample, crossbarSize));
     return widths.flatMap((width) => {
       const grayZone = grayZones !== undefined || width === 0
@@ -379,12 +385,14 @@ export function searchHardware(
   if (truth !== undefined) {
     const able = grid.filter(({ withinBudget }) => withinBudget);
     let size = 0;
+    let network = networkOf(crossbarSizes[0]);
     let firstSums: ReturnType<typeof firstLayerSums> = null;
     able.forEach((row, i) => {
       progress(i, able.length);
       const { crossbarSize, grayZone, streamLength } = row;
       if (crossbarSize !== size) {
         size = crossbarSize;
+        network = networkOf(size);
         firstSums = firstLayerSums(network, bits, size);
       }
       const { labels } = simulate(network, bits, {
