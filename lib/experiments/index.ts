@@ -16,6 +16,7 @@ type Load = () => Promise<{ default: Experiment }>;
 export const experiments: Record<string, Load> = {
   "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
+  edgeqat: () => import("./edgeqat.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),

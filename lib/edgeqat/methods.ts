@@ -1,0 +1,200 @@
+/**
+ * The quantizers that EdgeQAT compares: what each learns, where it starts, and how it rounds.
+ *
+ * A method is a pair of schemes, one for weights and one for activations. Every scheme has one scale for
+ * the whole matrix, since that is what plain SIMD products can run (arXiv 2402.10787 v2, section IV-A).
+ *
+ * Scope: W and A of the paper's Table I. Released starts and our own calibrated ones are both here,
+ * under different names, because a released start can decide a short training.
+ */
+import { type Tensor, tf } from "../core/tensor.ts";
+import {
+  clipLearned,
+  doReFaWeight,
+  edgeQatActivation,
+  fakeQuantize,
+  type FakeQuantizer,
+  grid,
+  llmQat,
+  lsq,
+  lsqInitialStep,
+  nipq,
+  pact,
+  type Rounding,
+  roundToNearest,
+} from "../core/quantizer.ts";
+
+/** Learned numbers of one quantizer, by name; empty if it learns nothing. */
+export type Learned = Record<string, Tensor>;
+
+export interface SchemeOptions {
+  /** 2 to 8; 16 and 32 pass everything. */
+  bits: number;
+  /** Codes on both sides of 0; without for softmax outputs. */
+  signed: boolean;
+}
+
+/** How one tensor is quantised. */
+export interface Scheme {
+  /** First values of what is learned, from the numbers to be quantised. */
+  start(x: Tensor, options: SchemeOptions): Learned;
+  /** @param noise stands for rounding while NIPQ trains; other schemes round to even. */
+  quantizer(
+    learned: Learned,
+    options: SchemeOptions,
+    noise?: Rounding,
+  ): FakeQuantizer;
+}
+
+/** A way to quantise a model. */
+export interface Method {
+  weight: Scheme;
+  activation: Scheme;
+}
+
+/** A scheme in which nothing is learned. */
+function fixed(make: (options: SchemeOptions) => FakeQuantizer): Scheme {
+  return { start: () => ({}), quantizer: (_, options) => make(options) };
+}
+
+/** A step of 0, that of a matrix of zeros, becomes 1: all codes are then 0. */
+function positive(step: Tensor): Tensor {
+  return tf.tidy(() => step.add(tf.equal(step, 0).cast("float32")).asScalar());
+}
+
+/** max|x| as a scalar, 1 if that is 0. */
+function largest(x: Tensor): Tensor {
+  return tf.tidy(() => positive(x.abs().max()));
+}
+
+const firstStep = (x: Tensor, options: SchemeOptions) =>
+  tf.tidy(() => positive(lsqInitialStep(x, options)));
+
+/** Round to nearest over the range of the tensor: nothing is learned. */
+const rtn = fixed(({ bits, signed }) => roundToNearest({ bits, signed }));
+
+/** alpha = 2 mean|x| / sqrt(Qp), then learned (quant.py, LinearQ; LSQ). */
+const lsqScheme: Scheme = {
+  start: (x, options) => ({ alpha: firstStep(x, options) }),
+  quantizer: ({ alpha }, options) => lsq(alpha, options),
+};
+
+/** The zero point's start in quant.py: this part of (min - alpha Qn), although that is a value, not a code. */
+const ZERO_POINT_START = 0.1;
+
+/** LSQ with a learned zero point (quant.py, ActQ). */
+const actQ: Scheme = {
+  start(x, options) {
+    const { qmin } = grid(options);
+    return tf.tidy(() => {
+      const alpha = firstStep(x, options);
+      const zeroPoint = x.min().sub(alpha.mul(qmin)).mul(ZERO_POINT_START);
+      return { alpha, zeroPoint: zeroPoint.asScalar() };
+    });
+  },
+  quantizer: ({ alpha, zeroPoint }, options) =>
+    edgeQatActivation(alpha, zeroPoint, options),
+};
+
+/** PACT's first clipping value in the released code. */
+const PACT_START = 10;
+
+/** PACT as released: negative numbers become 0. */
+const pactScheme: Scheme = {
+  start: () => ({ alpha: tf.scalar(PACT_START) }),
+  quantizer: ({ alpha }, { bits }) => pact(alpha, { bits }),
+};
+
+/** PACT on both sides: clamp(x, -alpha, alpha) on signed codes, alpha from max|x|. */
+const pactSigned: Scheme = {
+  start: (x) => ({ alpha: largest(x) }),
+  quantizer({ alpha }, options) {
+    const codes = grid(options);
+    return (x) => {
+      // clamp(x, -alpha, alpha) = clamp(x, 0, alpha) - clamp(-x, 0, alpha)
+      const clipped = options.signed
+        ? clipLearned(x, alpha).sub(clipLearned(x.neg(), alpha))
+        : clipLearned(x, alpha);
+      // alpha learns from the clipping, as in PACT; the step alpha / qmax passes no gradient to it.
+      return fakeQuantize(clipped, {
+        grid: codes,
+        calibration: {
+          kind: "estimated",
+          estimate: () => ({ scale: alpha.div(codes.qmax) }),
+        },
+      });
+    };
+  },
+};
+
+/** The released starts of NIPQ's a; the range is softplus(a). */
+const NIPQ_START = { weight: 1, activation: 6 };
+
+/** NIPQ; `start` is the first a. */
+function nipqScheme(
+  start: (x: Tensor) => Tensor,
+  signs: "released" | "both",
+): Scheme {
+  return {
+    start: (x) => ({ a: start(x) }),
+    quantizer: ({ a }, { bits, signed }, noise) =>
+      nipq(a, { bits, signed: signed && signs === "both", noise }),
+  };
+}
+
+/** a whose softplus is max|x|: log(exp(max|x|) - 1). */
+const softplusInverse = (x: Tensor) =>
+  tf.tidy(() => largest(x).expm1().log().asScalar());
+
+/** DoReFa's weights, in [-1, 1] whatever their size was. */
+const doReFa = fixed(({ bits }) => doReFaWeight({ bits }));
+
+/** LLM-QAT with one scale per matrix, as EdgeQAT compares it. */
+const llmQatScheme = fixed(({ bits }) =>
+  llmQat({ bits, granularity: "tensor" })
+);
+
+/**
+ * The methods by name.
+ *
+ * | name | weights | activations |
+ * | --- | --- | --- |
+ * | rtn | min-max, round to nearest | the same, for each batch |
+ * | lsq | LSQ | LSQ |
+ * | edgeqat | LSQ | LSQ with a learned zero point: the released code |
+ * | pact | DoReFa | PACT, as released: negative numbers become 0 |
+ * | pact-signed | min-max | PACT on both sides, calibrated: ours |
+ * | nipq | NIPQ, released start | NIPQ, released start, negative numbers become 0 |
+ * | nipq-calibrated | NIPQ from max of the weights | NIPQ from max|x|, signed: ours |
+ * | llm-qat | min-max | min-max of each batch |
+ */
+export const METHODS = {
+  rtn: { weight: rtn, activation: rtn },
+  lsq: { weight: lsqScheme, activation: lsqScheme },
+  edgeqat: { weight: lsqScheme, activation: actQ },
+  pact: { weight: doReFa, activation: pactScheme },
+  "pact-signed": { weight: llmQatScheme, activation: pactSigned },
+  nipq: {
+    weight: nipqScheme(() => tf.scalar(NIPQ_START.weight), "both"),
+    activation: nipqScheme(() => tf.scalar(NIPQ_START.activation), "released"),
+  },
+  "nipq-calibrated": {
+    weight: nipqScheme(softplusInverse, "both"),
+    activation: nipqScheme(softplusInverse, "both"),
+  },
+  "llm-qat": { weight: llmQatScheme, activation: llmQatScheme },
+} as const satisfies Record<string, Method>;
+
+export type MethodName = keyof typeof METHODS;
+
+/** The method of a name; throws a RangeError that lists the known ones. */
+export function methodOf(name: string): Method {
+  if (!Object.hasOwn(METHODS, name)) {
+    throw new RangeError(
+      `Cannot quantise as the method must be one of ${
+        Object.keys(METHODS).join(", ")
+      }: ${name}`,
+    );
+  }
+  return METHODS[name as MethodName];
+}

