@@ -1,5 +1,6 @@
 /**
- * Speed of the engine beside its peers, of the SuperFlow and of SupeRBNN's simulator, in one go.
+ * Speed of the engine beside its peers, of the SuperFlow, of SupeRBNN's simulator and of the
+ * life-cycle engine, in one go.
  *
  *     npm run bench                         everything, about 20 minutes
  *     npm run bench -- --only gpt --quick   one part, a few steps
@@ -26,6 +27,7 @@ import {
 import { median } from "./bench/measure.ts";
 import { updateReadme } from "./bench/readme.ts";
 import { exponents, flowTable, measureFlows } from "./bench/flow.ts";
+import { lcaTable, measureLca } from "./bench/lca.ts";
 import { measureSimulator, simulatorTable } from "./bench/superbnn.ts";
 import { ask, findPeers, Interrupted, type Peer } from "./bench/peers.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
@@ -75,7 +77,7 @@ const GPT_CASES: GptCase[] = [
 ];
 
 interface Options {
-  only?: "gpt" | "gemm" | "flow" | "superbnn";
+  only?: "gpt" | "gemm" | "flow" | "superbnn" | "lca";
   quick: boolean;
   repeats: number;
   json?: string;
@@ -482,6 +484,12 @@ async function bench(options: Options): Promise<number> {
     console.log(textTable(simulatorTable(rows)) + "\n");
     write("superbnn", { rows });
   }
+  if (runs("lca")) {
+    const rows = measureLca(options, progress);
+    console.log(`\nLife-cycle engine, one core`);
+    console.log(textTable(lcaTable(rows)) + "\n");
+    write("lca", { rows });
+  }
   if (options.json !== undefined) {
     writeAtomic(options.json, JSON.stringify(report, null, 2) + "\n");
   }
@@ -495,7 +503,7 @@ async function bench(options: Options): Promise<number> {
 main(() => {
   const program = new Command("bench")
     .description(
-      "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow and of SupeRBNN's simulator",
+      "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow, of SupeRBNN's simulator and of the life-cycle engine",
     )
     .addOption(
       new Option("--only <part>", "one part").choices([
@@ -503,6 +511,7 @@ main(() => {
         "gemm",
         "flow",
         "superbnn",
+        "lca",
       ]),
     )
     .option("--quick", "few steps, one round, small sizes", false)

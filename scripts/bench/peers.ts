@@ -17,7 +17,7 @@ export interface Peer {
 }
 
 /** One thread each, whatever the library. */
-const ONE_THREAD = {
+export const ONE_THREAD = {
   OPENBLAS_NUM_THREADS: "1",
   OMP_NUM_THREADS: "1",
   MKL_NUM_THREADS: "1",
