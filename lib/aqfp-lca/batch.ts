@@ -2,7 +2,7 @@
  * Many runs of a system at a time: what varies is reckoned in blocks, what does not, once.
  *
  * Formulas, elimination, substitution and residual are recorded on a tape in terms of the inputs, with
- * pivots chosen at the central values: of the stable ones, that which leaves the fewest operations that
+ * pivots chosen at the central values: on the diagonal where that is stable, and of those the one which leaves the fewest operations that
  * vary with the runs (the rule of H. M. Markowitz, "The elimination form of the inverse and its
  * application to linear programming", Management Science 3 (1957), counted for the varying entries).
  * Processes without inputs are thereby eliminated first, while recording.
@@ -21,7 +21,7 @@ import { type Evaluator, evaluator, RESIDUAL_LIMIT } from "./plain.ts";
 import { BLOCK, type Node, type Program, Tape } from "./tape.ts";
 
 /** Share of its column's largest entry that a pivot has at least. */
-const STABLE_SHARE = 0.01;
+const STABLE_SHARE = 0.05;
 
 /** Operations that are recorded at most; a longer elimination is left to the plain path. */
 const LONGEST = 200_000;
@@ -75,19 +75,23 @@ function recordSolve(
         largest = Math.max(largest, sizeOf(row));
         if (moving(rows[row].get(column)!)) movingBelow++;
       }
-      for (const row of columns[column]) {
-        if (!(sizeOf(row) >= STABLE_SHARE * largest) || largest === 0) continue;
+      if (largest === 0) continue;
+      // The process that makes the product: elimination along the diagonal of a technosphere, outputs +,
+      // inputs -, adds numbers of one sign only and loses no digits.
+      const own = columns[column].has(column) &&
+        sizeOf(column) >= STABLE_SHARE * largest;
+      for (const row of own ? [column] : columns[column]) {
+        if (!(sizeOf(row) >= STABLE_SHARE * largest)) continue;
         const pivot = rows[row].get(column)!;
         const all = (columns[column].size - 1) * (rows[row].size - 1);
-        if (all >= 2 * lowest) continue;
         let movingBeside = 0;
         for (const node of rows[row].values()) {
           if (moving(node)) movingBeside++;
         }
-        const own = Number(moving(pivot));
-        const still = own === 1 ? 0 : (columns[column].size - 1 - movingBelow) *
+        const varies = moving(pivot);
+        const still = varies ? 0 : (columns[column].size - 1 - movingBelow) *
           (rows[row].size - 1 - movingBeside);
-        const cost = all - still + all / 1024 + own / 2048;
+        const cost = all - still + all / 1024 + Number(varies) / 2048;
         if (cost < lowest) {
           lowest = cost;
           best = [row, column];

@@ -387,6 +387,7 @@ function sankeyFigure(arms: ArmSummary[]): FigureSpec {
   // Thin flows would only be lines without a reading.
   const shown = contracted.filter(({ value }) => value > 0.002 * total);
   const nodes = [...new Set(shown.flatMap(({ from, to }) => [from, to]))];
+  const last = "AQFP service";
   const base = barFigure([], { id: "", title: "", x: "", y: "" }).layout;
   const { xaxis: _, yaxis: __, title: style, ...layout } = base;
   const title =
@@ -402,7 +403,10 @@ function sankeyFigure(arms: ArmSummary[]): FigureSpec {
       valueformat: ".3g",
       valuesuffix: " kWh",
       node: {
-        label: nodes,
+        // The last one's name would lie on the flows into it.
+        label: nodes.map((name) =>
+          name === last ? "" : name.replace(/ \(.*\)$/, "")
+        ),
         pad: 14,
         thickness: 14,
         color: nodes.map((_, i) => PALETTE[i % PALETTE.length]),
@@ -418,10 +422,20 @@ function sankeyFigure(arms: ArmSummary[]): FigureSpec {
     layout: {
       ...layout,
       title: { ...style as object, text: title },
-      width: 1000,
+      width: 1200,
       height: 620,
-      margin: { l: 16, r: 16, t: 56, b: 16 },
+      margin: { l: 16, r: 106, t: 56, b: 16 },
       showlegend: false,
+      annotations: [{
+        text: last,
+        showarrow: false,
+        xref: "paper",
+        yref: "paper",
+        x: 1,
+        y: 0.5,
+        xanchor: "left",
+        xshift: 4,
+      }],
     },
   };
 }
@@ -466,12 +480,16 @@ function waterfallFigure(arms: ArmSummary[]): FigureSpec {
   return figure;
 }
 
-/** One parameter at a time over its range: the total ratio. */
-function tornadoFigure(arms: ArmSummary[]): FigureSpec {
+/** One parameter at a time: the total ratio over its range, or with a tenth less and more. */
+function tornadoFigure(
+  arms: ArmSummary[],
+  by: "range" | "tenth",
+): FigureSpec {
   const arm = findArm(arms, "sensitivity/throughput");
   const central = metric(arm, "central");
-  const [low, high] = [under(arm, "low"), under(arm, "high")];
-  const bars = [...low].map(([name, at]) => ({
+  const [less, more] = by === "range" ? ["low", "high"] : ["minus", "plus"];
+  const high = under(arm, more);
+  const bars = [...under(arm, less)].map(([name, at]) => ({
     name,
     low: at,
     high: high.get(name)!,
@@ -480,12 +498,15 @@ function tornadoFigure(arms: ArmSummary[]): FigureSpec {
   bars.sort((a, b) => span(b) - span(a));
   const shown = bars.slice(0, 14).reverse();
   const figure = barFigure(shown.map(({ name }) => ({ name, ratio: 0 })), {
-    id: "aqfp-lca-tornado",
-    title: "One assumption at a time over its 90 % range",
-    caption:
-      `Electricity of CMOS over that of AQFP, ${UNITS.throughput}; all others at their amounts, where the ratio is ${
-        digits(central)
-      }. Left of the dotted line CMOS is better.`,
+    id: by === "range" ? "aqfp-lca-tornado" : "aqfp-lca-tornado-tenth",
+    title: by === "range"
+      ? "One assumption at a time over its 90 % range"
+      : "One number at a time, a tenth less and a tenth more",
+    caption: `${
+      by === "range" ? "" : "Fixed numbers too, the 14 that move it most. "
+    }Electricity of CMOS over that of AQFP, ${UNITS.throughput}; all others at their amounts, where the ratio is ${
+      digits(central)
+    }.${by === "range" ? " Left of the dotted line CMOS is better." : ""}`,
     x: "name",
     y: "ratio",
     height: 560,
@@ -507,14 +528,26 @@ function tornadoFigure(arms: ArmSummary[]): FigureSpec {
     hovertemplate: "%{y}: %{customdata:.3g}",
   });
   figure.data = [
-    bar("5 % end of the range", 0, (b) => b.low),
-    bar("95 % end of the range", 1, (b) => b.high),
+    bar(by === "range" ? "5 % end of the range" : "10 % less", 0, (b) => b.low),
+    bar(
+      by === "range" ? "95 % end of the range" : "10 % more",
+      1,
+      (b) => b.high,
+    ),
   ];
   const { xaxis, yaxis } = figure.layout as Record<string, object>;
   const ends = shown.flatMap((b) => [b.low, b.high]);
-  const edges = [Math.min(0.9, ...ends) / 1.15, Math.max(...ends) * 1.15];
-  const ticks = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
-    .filter((t) => t >= edges[0] && t <= edges[1]);
+  // The line of equality is in the picture of the ranges, and would squeeze that of the tenths.
+  const edges = by === "range"
+    ? [Math.min(0.9, ...ends) / 1.15, Math.max(...ends) * 1.15]
+    : [Math.min(...ends) / 1.02, Math.max(...ends) * 1.02];
+  const step = by === "range" ? [1, 2, 5] : [1, 1.2, 1.4, 1.6, 1.8]
+    .flatMap((t) => [t, t + 1, t + 2, t + 4, t + 6]);
+  const ticks = [0.01, 0.1, 1, 10, 100, 1000]
+    .flatMap((p) => step.map((t) => digits(p * t, 2)))
+    .filter((t, i, all) =>
+      t >= edges[0] && t <= edges[1] && all.indexOf(t) === i
+    );
   figure.layout = {
     ...figure.layout,
     barmode: "overlay",
@@ -530,7 +563,7 @@ function tornadoFigure(arms: ArmSummary[]): FigureSpec {
       title: { text: "CMOS over AQFP, life-cycle electricity", standoff: 12 },
     },
     yaxis: { ...xaxis, title: { text: "" }, automargin: true, ticks: "" },
-    shapes: [{
+    shapes: by === "tenth" ? [] : [{
       type: "line",
       xref: "x",
       yref: "paper",
@@ -562,7 +595,7 @@ function monteCarloFigure(
     const better = 100 * metric(arm, "dependent|better");
     const figure = lineFigure(rows, {
       id: functionalUnit,
-      title: `${UNITS[functionalUnit]}: AQFP better in ${digits(better)} %`,
+      title: `${UNITS[functionalUnit]}: ${digits(better)} %`,
       x: "kwh",
       y: "share",
       series: "technology",
@@ -575,10 +608,44 @@ function monteCarloFigure(
   });
   return gridFigure(panels, {
     id: "aqfp-lca-monte-carlo",
-    title: "Both totals under uncertainty",
+    title: "Both totals under uncertainty, and how often AQFP is better",
     caption:
-      `${draws} draws, what both share is drawn once for both. The curves may overlap though one technology is better in nearly every draw: the share is counted draw by draw.`,
+      `${draws} draws, what both share is drawn once for both; above each panel the share of the draws in which AQFP is better. The curves may overlap though one technology is better in nearly every draw: the share is counted draw by draw.`,
     columns: functionalUnits.length,
+  });
+}
+
+/** Median of the total ratio with its standard error after more and more draws. */
+function convergenceFigure(
+  arms: ArmSummary[],
+  { functionalUnits }: Config,
+): FigureSpec {
+  const rows = functionalUnits.flatMap((functionalUnit) => {
+    const arm = findArm(arms, `uncertainty/${functionalUnit}`);
+    const [medians, errors] = ["median", "se"]
+      .map((name) => seriesOf(arm, `convergence ${name}`));
+    const final = medians.at(-1)!;
+    return seriesOf(arm, "convergence n").map((draws, i) => ({
+      unit: UNITS[functionalUnit],
+      draws,
+      change: {
+        mean: 100 * (medians[i] / final - 1),
+        halfWidth: 100 * errors[i] / final,
+        n: draws,
+      },
+    }));
+  });
+  return lineFigure(rows, {
+    id: "aqfp-lca-convergence",
+    title: "How many draws the median needs",
+    caption:
+      "Median of the total ratio (electricity, CMOS over AQFP) after so many draws, against that of all draws; bars: one standard error, from the order statistics around the median.",
+    x: "draws",
+    y: "change",
+    series: "unit",
+    order: functionalUnits.map((unit) => UNITS[unit]),
+    xAxis: { title: "draws", scale: "log" },
+    yAxis: { title: "distance from the last median", unit: "%" },
   });
 }
 
@@ -637,7 +704,7 @@ function mapFigure(
   const [xs, ys] = [logSteps(x, steps), logSteps(y, steps)];
   const ticks = (low: number, high: number) =>
     Array.from({ length: 9 }, (_, i) => 10 ** (i - 2))
-      .flatMap((p) => high / low > 300 ? [p] : [p, 2 * p, 5 * p])
+      .flatMap((p) => high / low > 200 ? [p] : [p, 2 * p, 5 * p])
       .filter((t) => t >= low && t <= high);
   const panels = functionalUnits.map((functionalUnit, place) => {
     const total = seriesOf(
@@ -734,7 +801,7 @@ function placesFigure(arms: ArmSummary[], { places }: Config): FigureSpec {
       ratio: metric(arm, `${fab}|${use}|ratio`),
     }))
   );
-  return heatmapFigure(rows, {
+  const figure = heatmapFigure(rows, {
     id: "aqfp-lca-places",
     title: "Where it is made and where it is used",
     caption:
@@ -748,6 +815,15 @@ function placesFigure(arms: ArmSummary[], { places }: Config): FigureSpec {
     valueAxis: { title: "CMOS / AQFP" },
     digits: 2,
   });
+  const [base] = figure.data;
+  figure.data = [{
+    ...base,
+    // White where both are equal.
+    zmin: 0,
+    zmax: 2,
+    colorscale: [[0, "#B2560D"], [0.5, "#F7F7F7"], [1, "#0072B2"]],
+  }];
+  return figure;
 }
 
 /** Whole picture of the changed assumptions. */
@@ -797,7 +873,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
     sankeyFigure(arms),
     waterfallFigure(arms),
     monteCarloFigure(arms, config),
-    tornadoFigure(arms),
+    convergenceFigure(arms, config),
+    tornadoFigure(arms, "range"),
+    tornadoFigure(arms, "tenth"),
     sobolFigure(arms, config),
     ...Object.keys(MAPS).map((map) => mapFigure(arms, config, map)),
     placesFigure(arms, config),
