@@ -15,8 +15,8 @@
  * needs no Yosys. Registers, latches and tri-state buffers are refused by name: an AQFP gate is its own
  * pipeline stage, so a register has no counterpart, and feedback needs a design of its own.
  */
-import { readFile } from "node:fs/promises";
-import { basename } from "node:path";
+import { readFile, stat } from "node:fs/promises";
+import { basename, extname } from "node:path";
 import { readVerilog } from "../core/formats/verilog.ts";
 import { checkEquivalence, describeCounterexample } from "./equivalence.ts";
 import {
@@ -25,6 +25,7 @@ import {
   mapToMajority,
 } from "./majority.ts";
 import { Mig, netlistOf } from "./mig.ts";
+import { moduleNames, rootModules } from "./modules.ts";
 import { checkNetlist, type Netlist } from "./netlist.ts";
 import { runYosys, yosysError, type YosysFiles } from "./yosys.ts";
 
@@ -42,7 +43,7 @@ export interface SynthesisSource {
   text?: string | Uint8Array;
   /** By the file's extension unless given; text alone is Verilog. */
   format?: SourceFormat;
-  /** Module to synthesise; the one that no other uses, unless given. */
+  /** Module to synthesise; the one that no other uses, unless given. Must be if there are several. */
   top?: string;
   /** Further files by the names that `include` uses. */
   include?: Record<string, string>;
@@ -164,7 +165,7 @@ function topModule(text: string): [string, JsonModule] {
 }
 
 /** `file:line:column` of Yosys' `file:line.column-line.column`. */
-function position(attributes: Record<string, string>): string {
+function position(attributes?: Record<string, string>): string {
   const match = /^([^|]*?):(\d+)\.(\d+)/.exec(attributes?.src ?? "");
   return match === null ? "" : ` at ${match[1]}:${match[2]}:${match[3]}`;
 }
@@ -193,7 +194,7 @@ function refuseState([module, { cells, netnames }]: [string, JsonModule]) {
     ["latch", "; a latch is often a case that leaves a variable unassigned"],
     [
       "register",
-      "; a register can be unrolled, or made an input and an output",
+      "; cut it open: take its value as an input and give its next value as an output, `input q, output q_next` and `assign q_next = d;` instead of `always @(posedge clk) q <= d;`",
     ],
   ].flatMap(([kind, hint]) =>
     found.some((text) => text.startsWith(kind)) ? [hint] : []
@@ -207,8 +208,16 @@ function refuseState([module, { cells, netnames }]: [string, JsonModule]) {
   );
 }
 
-/** Turns what `check` found (loops, nets with several drivers or none) into an error. */
-function refuseProblems(module: string, messages: string[]): void {
+/**
+ * Turns what `check` found (loops, nets with several drivers or none) into an error.
+ *
+ * @param nets The module's nets, where they are known: tell where a net without driver stands.
+ */
+function refuseProblems(
+  module: string,
+  messages: string[],
+  nets: JsonModule["netnames"] = {},
+): void {
   const clean = (text: string) =>
     text.replaceAll(`${module}.\\`, "").replaceAll("\\", "");
   for (const message of messages) {
@@ -249,10 +258,16 @@ function refuseProblems(module: string, messages: string[]): void {
       message,
     );
     if (undriven !== null) {
+      const net = clean(undriven[1].replace(`${module}.`, ""));
+      const undeclared = messages.some((other) =>
+        clean(other).includes(`Identifier \`${net}' is implicitly declared`)
+      );
       throw new RangeError(
-        `Cannot synthesise ${module} as every net must have a driver: ${
-          clean(undriven[1].replace(`${module}.`, ""))
-        }${undriven[2]?.trim() ?? ""} has none`,
+        `Cannot synthesise ${module} as every net must have a driver: ${net}${
+          undriven[2]?.trim() ?? ""
+        } has none${position(nets[net]?.attributes)}${
+          undeclared ? "; it is not declared: is the name misspelt?" : ""
+        }`,
       );
     }
     if (message.includes("tri-state")) {
@@ -399,11 +414,21 @@ async function openSource(
       }`,
     );
   }
-  const extension = path?.split(".").pop()?.toLowerCase() ?? "v";
-  const format = source.format ?? EXTENSIONS[extension];
+  const found = path === undefined
+    ? undefined
+    : await stat(path).catch(() => undefined); // a file that is not there is told below
+  if (found?.isDirectory()) {
+    throw new RangeError(
+      `Cannot synthesise ${path} as it must be a file: it is a folder`,
+    );
+  }
+  const extension = path === undefined ? ".v" : extname(path).toLowerCase();
+  const format = source.format ?? EXTENSIONS[extension.slice(1)];
   if (format === undefined) {
     throw new RangeError(
-      `Cannot synthesise ${path} as its format must be known: .${extension} is none of ${
+      `Cannot synthesise ${path} as its format must be known: ${
+        extension || "a name without extension"
+      } is none of ${
         Object.keys(EXTENSIONS).map((e) => `.${e}`).join(", ")
       }; name the format`,
     );
@@ -439,7 +464,9 @@ function readCommand(
     case "blif":
       return `read_blif ${file}`;
     case "aiger":
-      return `read_aiger -module_name ${top ?? "top"} ${file}`;
+      return `read_aiger -module_name ${
+        top ?? file.replace(/\.[^.]*$/, "").replace(/^(?=\d)|[^\w]/g, "_")
+      } ${file}`;
     case "systemverilog":
       return `read_verilog -sv ${file}`;
     default:
@@ -455,7 +482,7 @@ function readCommand(
  * @param options.optimise Runs ABC; true by default.
  * @throws SyntaxError with file, line and column for text that cannot be read.
  * @throws RangeError for registers, latches, loops, nets with no driver or several, missing modules,
- *   designs without outputs; each names what it is about.
+ *   several modules that no other uses, designs without outputs; each names what it is about.
  */
 export async function elaborate(
   source: SynthesisSource,
@@ -483,7 +510,10 @@ export async function elaborate(
     "t:$*dff* t:$*latch* t:$*ff t:$sr t:$mem* t:$_*FF* t:$_*LATCH* t:$_SR* t:$*tribuf* %%";
   const script = [
     ...reading,
+    "write_rtlil read.il",
     `hierarchy -check ${top === undefined ? "-auto-top" : `-top ${top}`}`,
+    "tee -q -o kept.txt ls",
+    "tee -q -o top.txt select -list-mod A:top=1",
     "proc",
     "flatten",
     // gives nets the names of the source, which `check` then prints
@@ -515,17 +545,33 @@ export async function elaborate(
       : []),
   ];
   const run = await runYosys(script, { ...files, "ripple.v": RIPPLE_CARRY });
-  const word = run.files["word.json"];
+  const { "word.json": word, "read.il": read } = run.files;
+  const { "kept.txt": kept, "top.txt": chosen } = run.files;
+  const roots = top === undefined && chosen !== undefined
+    ? rootModules(read, kept, chosen.trim())
+    : [];
+  if (roots.length > 1) {
+    throw new RangeError(
+      `Cannot synthesise ${file} as one module must be the top: no other module uses ${
+        roots.join(", ")
+      }; name one of them as top`,
+    );
+  }
+  const stopped = (error: string) =>
+    yosysError(error, reading, files, {
+      file,
+      modules: read === undefined ? [] : moduleNames(read),
+    });
   if (word === undefined && run.error !== undefined) {
     const before = run.messages.filter((message) => message !== run.error);
     refuseProblems(top ?? "the design", before);
-    throw await yosysError(run.error, reading, files);
+    throw await stopped(run.error);
   }
   const module = topModule(word);
   refuseState(module);
-  refuseProblems(module[0], run.messages);
+  refuseProblems(module[0], run.messages, module[1].netnames);
   if (run.error !== undefined) {
-    throw await yosysError(run.error, reading, files);
+    throw await stopped(run.error);
   }
   const reference = netlistOfJson(topModule(run.files["reference.json"]));
   const warnings = run.messages.map((message) => message.replaceAll("\\", ""));

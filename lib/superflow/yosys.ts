@@ -110,7 +110,7 @@ export async function runYosys(
 
 /** A token of Verilog, roughly: enough to find a word in a line. */
 const WORD =
-  /\/\/.*|\/\*[^]*?\*\/|"(?:[^"\\]|\\.)*"|\\\S+|[\w$]+(?:'[\w?]+)?|'[\w?]+|[<>=!&|~^+*-]{1,3}|\S/g;
+  /\/\/.*|\/\*[^]*?\*\/|"(?:[^"\\]|\\.)*"|\\\S+|[\w$]+(?:'[\w?]+)?|'[\w?]+|<<<|>>>|===|!==|[=!<>]=|<<|>>|&&|\|\||\*\*|~[&|^]|\^~|\S/g;
 
 /** Offsets after which the unexpected word of a message may end, in the line. */
 function candidates(line: string, unexpected: string): number[] {
@@ -171,16 +171,30 @@ async function syntaxErrorColumn(
  * The error that Yosys' message stands for.
  *
  * @param reading The commands that read the files, to find the column of a syntax error.
+ * @param source.file Of the source, for messages that name none.
+ * @param source.modules What the source has, for a module that it has not.
  */
 export async function yosysError(
   message: string,
   reading: readonly string[],
   files: YosysFiles,
+  { file: source, modules }: { file: string; modules: string[] },
 ): Promise<Error> {
   const match = /^(.+?):(\d+): ERROR: ([^]*)$/.exec(message);
   if (match === null) {
     const text = message.replace(/^.*?ERROR: /, "").replaceAll("\\", "");
-    return new RangeError(`Cannot synthesise: ${text.trim()}`);
+    const line = /^Syntax error in line (\d+)!/.exec(text)?.[1];
+    if (line !== undefined) {
+      return new SyntaxError(`Cannot read ${source}:${line}: syntax error`);
+    }
+    const missing = /^Module `(.*)' not found!/.exec(text)?.[1];
+    return new RangeError(
+      missing === undefined
+        ? `Cannot synthesise ${source}: ${text.trim()}`
+        : `Cannot synthesise ${source} as it has no module ${missing}: its modules are ${
+          modules.join(", ") || "none"
+        }`,
+    );
   }
   const [, file, line, text] = match;
   const column = text.includes("syntax error")
