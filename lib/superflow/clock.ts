@@ -133,6 +133,16 @@ export function phasePs({ freqHz, phases }: ClockModel): number {
   return 1e12 / freqHz / phases;
 }
 
+/** What each number of a clock model can be, ends included; velocities up to that of light. */
+const RANGES = {
+  freqHz: [1e6, 1e12],
+  clockVelocityUmPerPs: [1, 300],
+  signalVelocityUmPerPs: [1, 300],
+  setupPs: [0, 1e5],
+  holdPs: [0, 1e5],
+  rowPitchUm: [0, 1e5],
+} as const satisfies Partial<Record<keyof ClockModel, [number, number]>>;
+
 /** @throws RangeError that names the first value that cannot be. */
 export function checkClock(clock: ClockModel): void {
   if (clock.phases !== CLOCK_PHASES) {
@@ -140,24 +150,11 @@ export function checkClock(clock: ClockModel): void {
       `Cannot use clock model ${clock.name} as the meander is that of ${CLOCK_PHASES} phases: phases ${clock.phases}`,
     );
   }
-  for (
-    const field of [
-      "freqHz",
-      "clockVelocityUmPerPs",
-      "signalVelocityUmPerPs",
-      "setupPs",
-      "holdPs",
-      "rowPitchUm",
-    ] as const
-  ) {
-    const value = clock[field];
-    const mayBeZero = field === "setupPs" || field === "holdPs" ||
-      field === "rowPitchUm";
-    if (!(Number.isFinite(value) && (value > 0 || mayBeZero && value === 0))) {
+  for (const [name, [least, most]] of Object.entries(RANGES)) {
+    const value = clock[name as keyof typeof RANGES];
+    if (!(Number.isFinite(value) && value >= least && value <= most)) {
       throw new RangeError(
-        `Cannot use clock model ${clock.name} as ${field} must be a finite number ${
-          mayBeZero ? "of 0 or more" : "above 0"
-        }: ${field} ${value}`,
+        `Cannot use clock model ${clock.name} as ${name} must be a finite number from ${least} to ${most}: ${name} ${value}`,
       );
     }
   }
@@ -242,4 +239,28 @@ export function timing(
     worst: worst < 0 ? null : list[worst],
     clock,
   };
+}
+
+/**
+ * The highest frequency (Hz) at which no connection has a negative slack. Both slacks are T/4 less
+ * what does not depend on T, so that the worst one gives the shortest quarter of a period.
+ *
+ * f_max = 1 / (4 (T/4 - WNS))
+ */
+export function highestFreqHz({ worstSlackPs, clock }: Timing): number {
+  return 1e12 / ((phasePs(clock) - worstSlackPs) * clock.phases);
+}
+
+/** By how much timing is missed and what frequency fits, in words; undefined if it is met. */
+export function describeMissed(timing: Timing): string | undefined {
+  const { slackPs, worstSlackPs, clock } = timing;
+  if (worstSlackPs >= 0) return undefined;
+  const missed = slackPs.filter((slack) => slack < 0).length;
+  // rounded down, so that what is printed fits
+  const fits = Math.floor(highestFreqHz(timing) / 1e7) / 100;
+  return `TIMING MISSED by ${(-worstSlackPs).toFixed(1)} ps at ${
+    clock.freqHz / 1e9
+  } GHz, in ${missed} of ${slackPs.length} ${
+    slackPs.length === 1 ? "connection" : "connections"
+  }; highest frequency that fits this result: ${fits.toFixed(2)} GHz`;
 }

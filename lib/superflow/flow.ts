@@ -24,7 +24,8 @@ import { fold, type Key, key as keyOf } from "../core/rng.ts";
 import {
   type ClockModel,
   DEFAULT_CLOCK,
-  type RoutedLengths,
+  describeMissed,
+  highestFreqHz,
   timing,
 } from "./clock.ts";
 import { repair } from "./drc.ts";
@@ -36,11 +37,13 @@ import {
   bufferAndSplitterCount,
   countCells,
   edges,
+  fanouts,
   gateDepth,
   isGate,
   jjCount,
   type LevelledNetlist,
   levelsOf,
+  levelsWithin,
   type Netlist,
 } from "./netlist.ts";
 import { checkPlacement, hpwl, longestNetUm, outlineUm } from "./placed.ts";
@@ -109,9 +112,12 @@ export interface FlowReport {
   placement?: {
     method: string;
     hpwlUm: number;
+    /** Along the row and the clock model's row pitch, which is assumed. */
     longestNetUm: number;
     worstSlackPs: number;
     totalNegativeSlackPs: number;
+    /** That this placement would meet, with the clock model's row pitch. */
+    highestFreqHz: number;
     widthUm: number;
     bufferRows: number;
     /** Nets that are still longer than the limit. */
@@ -123,19 +129,31 @@ export interface FlowReport {
     expansions: number;
     vias: number;
     wirelengthUm: number;
+    /** As drawn. */
+    longestNetUm: number;
+    /** From one row to the next as drawn, on average. */
+    rowPitchUm: number;
     repairs: number;
     /** With the true heights of channels and lengths of wires. */
     worstSlackPs: number;
     totalNegativeSlackPs: number;
+    /** That this layout would meet. */
+    highestFreqHz: number;
     heightUm: number;
     areaMm2: number;
     gdsBytes: number;
   };
+  /** What a reader must know: timing that is missed, inputs of no use, what the layout leaves out. */
+  notes: string[];
   /** What was proven, in words; a flow that returns has passed them all. */
   checks: string[];
   /** Seconds of each stage with its checks; empty without a clock. */
   seconds: Partial<Record<Stage, number>>;
 }
+
+/** What a layout of this flow leaves out. */
+export const LAYOUT_NOTE =
+  "the layout holds cells as boxes with pins, and the wires between them: no excitation (clock) lines, DC bias, ground planes or pads, no junctions or inductors within the cells; it is not for fabrication";
 
 export interface FlowResult {
   /** The source, expanded to gates and not minimised. */
@@ -199,7 +217,12 @@ async function legalise(
   const { insertion = {}, keepBalanced = false } = options;
   const { notes, ...levelled }: LevelledNetlist & { notes: string[] } =
     keepBalanced
-      ? { ...levelsOf(netlist), notes: [] }
+      ? {
+        ...(insertion.maxLevelsPerHop ?? 1) > 1
+          ? levelsWithin(netlist, insertion.maxLevelsPerHop!)
+          : levelsOf(netlist),
+        notes: [],
+      }
       : await insertBuffers(netlist, { ...insertion, key });
   assertLegal(levelled, insertion);
   requireEquivalent(reference, levelled, "legalisation");
@@ -223,7 +246,7 @@ async function legalise(
 /** True heights of the channels and lengths of the wires. */
 function routedLengths(
   { placed, library: { gridUm }, rowY, wires }: RoutedDesign,
-): RoutedLengths {
+): { rowPitchesUm: number[]; wireLengthsUm: Float64Array } {
   const place = new Map(
     edges(placed).map(({ sink, input }, e) => [`${sink}.${input}`, e]),
   );
@@ -298,13 +321,9 @@ export async function superflow(
     );
   }
   const hop = options.insertion?.maxLevelsPerHop ?? 1;
-  if (hop > 1 && (STAGES.indexOf(stopAfter) > 1 || options.keepBalanced)) {
+  if (hop > 1 && STAGES.indexOf(stopAfter) > 1) {
     throw new RangeError(
-      `Cannot run the flow as ${
-        options.keepBalanced
-          ? "the levels of a balanced netlist must be one apart"
-          : "placement and routing must have connections between neighbouring rows; the legalised netlist, its counts and its Verilog are available with stopAfter legalisation"
-      }: maxLevelsPerHop ${hop}`,
+      `Cannot run the flow as placement and routing must have connections between neighbouring rows; the legalised netlist, its counts and its Verilog are available with stopAfter legalisation: maxLevelsPerHop ${hop}`,
     );
   }
   const spent: FlowReport["seconds"] = {};
@@ -326,12 +345,21 @@ export async function superflow(
     design: netlist.name,
     library: library.name,
     libraryNote: library.note,
-    clock,
+    clock: hop > 1
+      ? {
+        ...clock,
+        phases: clockPhasesFor(hop),
+        note: `${clock.note}; ${
+          clockPhasesFor(hop)
+        } phases, as a connection may lead on ${hop} levels`,
+      }
+      : clock,
     synthesis: {
       gates: netlist.cells.filter(isGate).length,
       cells: counts,
       depth: gateDepth(netlist),
     },
+    notes: [],
     checks: [
       ...warnings.map((warning) => `warning: ${warning}`),
       "synthesis: netlist equivalent to its source",
@@ -339,6 +367,17 @@ export async function superflow(
     seconds: spent,
   };
   const result: FlowResult = { reference, netlist, report };
+  const leaving = fanouts(netlist);
+  const unused = netlist.cells.filter(({ kind }, i) =>
+    kind === "input" && leaving[i].length === 0
+  );
+  if (unused.length > 0) {
+    report.notes.push(
+      `no output depends on ${unused.length === 1 ? "input" : "inputs"} ${
+        unused.map(({ name }) => name).join(", ")
+      }: a cell each, without a wire`,
+    );
+  }
   if (done("synthesis")) return result;
 
   onProgress?.("legalisation", 0);
@@ -387,11 +426,8 @@ export async function superflow(
   // Detailed placement exchanges equal pins, and buffer rows add cells.
   assertLegal(placed, options.insertion);
   requireEquivalent(reference, placed, "placement");
-  const { slackPs, worstSlackPs, totalNegativeSlackPs } = timing(
-    placed,
-    library,
-    clock,
-  );
+  const before = timing(placed, library, clock);
+  const { slackPs, worstSlackPs, totalNegativeSlackPs } = before;
   const { leftUm, rightUm } = outlineUm(placed, library);
   result.placed = placed;
   report.placement = {
@@ -400,6 +436,7 @@ export async function superflow(
     longestNetUm: longestNetUm(placed, library, { dyUm: clock.rowPitchUm }),
     worstSlackPs,
     totalNegativeSlackPs,
+    highestFreqHz: highestFreqHz(before),
     widthUm: rightUm - leftUm,
     bufferRows: added,
     overlongNets: overlong,
@@ -407,7 +444,11 @@ export async function superflow(
   report.checks.push(
     "placement: on the grid, no overlaps, connections between neighbouring rows; equivalent to the source",
   );
-  if (done("placement")) return result;
+  const missedBefore = describeMissed(before);
+  if (done("placement")) {
+    if (missedBefore !== undefined) report.notes.push(missedBefore);
+    return result;
+  }
 
   onProgress?.("routing", 0);
   const { routed, gds, repairs } = layOut(
@@ -422,7 +463,8 @@ export async function superflow(
     channels.reduce((total, channel) => total + of(channel), 0);
   const last = rowY.length - 1;
   const heightUm = (rowY[last] + rowHeight[last]) * library.gridUm;
-  const after = timing(placed, library, clock, routedLengths(routed));
+  const lengths = routedLengths(routed);
+  const after = timing(placed, library, clock, lengths);
   result.routed = routed;
   result.gds = gds;
   report.routing = {
@@ -431,9 +473,12 @@ export async function superflow(
     expansions: sum(({ expansions }) => expansions),
     vias: sum(({ vias }) => vias),
     wirelengthUm: sum(({ wirelengthUm }) => wirelengthUm),
+    longestNetUm: lengths.wireLengthsUm.reduce((a, b) => Math.max(a, b), 0),
+    rowPitchUm: rowY[last] * library.gridUm / Math.max(1, last),
     repairs,
     worstSlackPs: after.worstSlackPs,
     totalNegativeSlackPs: after.totalNegativeSlackPs,
+    highestFreqHz: highestFreqHz(after),
     heightUm,
     areaMm2: heightUm * report.placement.widthUm / 1e6,
     gdsBytes: gds.length,
@@ -441,6 +486,9 @@ export async function superflow(
   report.checks.push(
     "layout: no design rule violation; netlist extracted from the file equal to the placed one and equivalent to the source",
   );
+  const missed = describeMissed(after);
+  if (missed !== undefined) report.notes.push(missed);
+  report.notes.push(LAYOUT_NOTE);
   done("routing");
   return result;
 }

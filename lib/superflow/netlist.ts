@@ -301,3 +301,42 @@ export function levelsOf(netlist: Netlist): LevelledNetlist {
   }
   return { ...netlist, levels };
 }
+
+/**
+ * Levels of a netlist whose connections lead on 1 to s levels: the least ones with inputs at 0 and
+ * outputs together.
+ *
+ * l(sink) >= l(driver) + 1,   l(driver) >= l(sink) - s,   raised from 0 until nothing changes
+ *
+ * @throws RangeError if there are none; names the connection that is too long.
+ */
+export function levelsWithin(netlist: Netlist, s: number): LevelledNetlist {
+  const { cells } = netlist;
+  const levels = new Int32Array(cells.length);
+  const order = topologicalOrder(netlist);
+  const outputs = ports(netlist, "output");
+  for (let changed = true; changed;) {
+    changed = false;
+    const raise = (i: number, level: number) => {
+      if (level <= levels[i]) return;
+      if (cells[i].kind === "input" || level > cells.length) {
+        throw new RangeError(
+          `Cannot give levels to ${netlist.name} as a connection must lead on at most ${s}: ${
+            cells[i].name
+          } would have to stand at level ${level}`,
+        );
+      }
+      levels[i] = level;
+      changed = true;
+    };
+    for (const i of order) {
+      for (const { cell } of cells[i].inputs) raise(i, levels[cell] + 1);
+    }
+    const last = levels.reduce((a, b) => Math.max(a, b), 0);
+    for (const i of outputs) raise(i, last);
+    for (const i of [...order].reverse()) {
+      for (const { cell } of cells[i].inputs) raise(cell, levels[i] - s);
+    }
+  }
+  return { ...netlist, levels };
+}
