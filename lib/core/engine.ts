@@ -28,13 +28,15 @@ import {
 import { openCache } from "./integer/attention.ts";
 import { openFloats } from "./integer/floats.ts";
 import {
-  floatLayer,
   integerLayer,
   type Layer,
   type LayerInput,
+  panelLayer,
   type Prepare,
-  prepareFloats,
   prepareIntegers,
+  prepareRows,
+  prepareStrips,
+  rowLayer,
   type WeightCodes,
 } from "./integer/layers.ts";
 import type { Blas } from "./kernels/blas.ts";
@@ -294,8 +296,12 @@ export function createEngine(
       : undefined;
     let made: Layer;
     if (bits === 32) {
-      const values = placed ?? weight.dataSync() as Float32Array;
-      made = floatLayer(memory, floats, values, N, K, bias);
+      const values = weight.dataSync() as Float32Array;
+      made = placed !== undefined
+        ? rowLayer(memory, floats, placed, N, K, bias)
+        : blas
+        ? rowLayer(memory, floats, values, N, K, bias)
+        : panelLayer(memory, floats, values, N, K, bias);
     } else {
       const codes = weights.quantize?.(weight, module) ??
         nearestCodes(weight, bits, module);
@@ -305,6 +311,7 @@ export function createEngine(
     return made;
   };
   const { symmetric, granularity, signed, steps = {} } = activations;
+  const prepareFloats = blas ? prepareRows : prepareStrips(memory);
   const site = (module: string, bits: number, own: Format): Prepare =>
     bits === 32 ? prepareFloats : prepareIntegers(memory, {
       format: own,

@@ -196,6 +196,9 @@ export interface IntegerKernels {
   packAgile(codes: number, n: number, depth: number, to: number): void;
   packNibbles(codes: number, n: number, depth: number, to: number): void;
   packBytes(codes: number, n: number, depth: number, to: number): void;
+  packFloats(x: number, n: number, depth: number, to: number): void;
+  stripFloats(x: number, rows: number, depth: number, to: number): void;
+  gemmFloats: Gemm;
   floatsToCache(
     x: number,
     rows: number,
@@ -354,10 +357,11 @@ export interface ActivationOptions {
 const FIRST_GOOD_V8 = 12;
 
 const PAGE_BYTES = 65536;
-const TILE_BYTES = 512;
+/** Scratch of a product: one tile. */
+export const TILE_BYTES = 512;
 
 /** Depth of K padded as the kernels read it. */
-function padded(depth: number): number {
+export function padded(depth: number): number {
   return (depth + 3) & ~3;
 }
 

@@ -4,14 +4,6 @@
 // the whole depth. A strip holds 4 rows, so the tile of a product with a vector, or of the last rows,
 // has its own function of one row. `tile` is scratch of 512 bytes.
 
-/** First bytes of row r's part of a tile that is 8 columns wide. */
-// @ts-ignore: decorator
-@inline
-function storeRow(tile: usize, r: i32, low: v128, high: v128): void {
-  v128.store(tile + (<usize> r << 5), low);
-  v128.store(tile + (<usize> r << 5), high, 16);
-}
-
 /** Copies `rows` rows of `columns` numbers from a tile of rows of `width` numbers. */
 // @ts-ignore: decorator
 @inline
@@ -27,69 +19,155 @@ function dot(sum: v128, a: v128, b: v128): v128 {
   return i32x4.add(sum, i32x4.dot_i16x8_s(a, b));
 }
 
-function int8Tile4(pairs: i32, a: usize, b: usize, tile: usize): void {
-  let l0 = i32x4.splat(0), l1 = l0, l2 = l0, l3 = l0;
-  let h0 = l0, h1 = l0, h2 = l0, h3 = l0;
-  for (let p = 0; p < pairs; p++) {
-    const w = v128.load(b);
-    const low = i16x8.extend_low_i8x16_s(w);
-    const high = i16x8.extend_high_i8x16_s(w);
-    let v = v128.load32_splat(a);
-    l0 = dot(l0, v, low);
-    h0 = dot(h0, v, high);
-    v = v128.load32_splat(a, 4);
-    l1 = dot(l1, v, low);
-    h1 = dot(h1, v, high);
-    v = v128.load32_splat(a, 8);
-    l2 = dot(l2, v, low);
-    h2 = dot(h2, v, high);
-    v = v128.load32_splat(a, 12);
-    l3 = dot(l3, v, low);
-    h3 = dot(h3, v, high);
-    a += 16;
-    b += 16;
-  }
-  storeRow(tile, 0, l0, h0);
-  storeRow(tile, 1, l1, h1);
-  storeRow(tile, 2, l2, h2);
-  storeRow(tile, 3, l3, h3);
+// The dot product of relaxed SIMD: four products of i8 by i7 a lane. Its second operand is exact for codes 0
+// to 127 only, so weights are shifted there, and the zero points take the shift off again.
+
+// @ts-ignore: decorator
+@inline
+function dotBytes(sum: v128, a: v128, b: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, sum);
+  const low = i16x8.extmul_low_i8x16_s(a, b);
+  const high = i16x8.extmul_high_i8x16_s(a, b);
+  const even = v128.shuffle<i32>(
+    i32x4.extadd_pairwise_i16x8_s(low), i32x4.extadd_pairwise_i16x8_s(high), 0, 2, 4, 6,
+  );
+  const odd = v128.shuffle<i32>(
+    i32x4.extadd_pairwise_i16x8_s(low), i32x4.extadd_pairwise_i16x8_s(high), 1, 3, 5, 7,
+  );
+  return i32x4.add(sum, i32x4.add(even, odd));
 }
 
-function int8Tile1(pairs: i32, a: usize, b: usize, tile: usize): void {
-  let l0 = i32x4.splat(0), h0 = l0, l1 = l0, h1 = l0;
-  for (let p = 0; p < pairs; p += 2) { // the padded depth is a multiple of 4
-    let w = v128.load(b);
+// One body for three kinds of numbers, T of the activations: f32; i16 with weights of 8 bits, two k a step; i8
+// with weights of 7 bits, four k a step. A step reads four bytes of each row and a vector of each half panel.
+
+// @ts-ignore: decorator
+@inline
+function lowHalf<T>(b: usize): v128 {
+  return sizeof<T>() == 2 ? v128.load_ext<i8>(b) : v128.load(b);
+}
+
+// @ts-ignore: decorator
+@inline
+function highHalf<T>(b: usize): v128 {
+  return sizeof<T>() == 2 ? v128.load_ext<i8>(b, 8) : v128.load(b, 16);
+}
+
+/** Bytes of a panel for one step. */
+// @ts-ignore: decorator
+@inline
+function panelStep<T>(): usize {
+  return sizeof<T>() == 2 ? 16 : 32;
+}
+
+// @ts-ignore: decorator
+@inline
+function addProduct<T>(sum: v128, a: v128, b: v128): v128 {
+  if (sizeof<T>() == 1) return dotBytes(sum, a, b);
+  if (sizeof<T>() == 2) return dot(sum, a, b);
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, sum);
+  return f32x4.add(sum, f32x4.mul(a, b));
+}
+
+/** Four rows by eight columns, stored with `stride` bytes between rows. */
+function tile4<T>(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
+  let l0 = i32x4.splat(0), l1 = l0, l2 = l0, l3 = l0;
+  let h0 = l0, h1 = l0, h2 = l0, h3 = l0;
+  for (let p = 0; p < steps; p++) {
+    const low = lowHalf<T>(b);
+    const high = highHalf<T>(b);
     let v = v128.load32_splat(a);
-    l0 = dot(l0, v, i16x8.extend_low_i8x16_s(w));
-    h0 = dot(h0, v, i16x8.extend_high_i8x16_s(w));
-    w = v128.load(b, 16);
-    v = v128.load32_splat(a, 16);
-    l1 = dot(l1, v, i16x8.extend_low_i8x16_s(w));
-    h1 = dot(h1, v, i16x8.extend_high_i8x16_s(w));
-    a += 32;
-    b += 32;
+    l0 = addProduct<T>(l0, v, low);
+    h0 = addProduct<T>(h0, v, high);
+    v = v128.load32_splat(a, 4);
+    l1 = addProduct<T>(l1, v, low);
+    h1 = addProduct<T>(h1, v, high);
+    v = v128.load32_splat(a, 8);
+    l2 = addProduct<T>(l2, v, low);
+    h2 = addProduct<T>(h2, v, high);
+    v = v128.load32_splat(a, 12);
+    l3 = addProduct<T>(l3, v, low);
+    h3 = addProduct<T>(h3, v, high);
+    a += 16;
+    b += panelStep<T>();
   }
-  storeRow(tile, 0, i32x4.add(l0, l1), i32x4.add(h0, h1));
+  v128.store(to, l0);
+  v128.store(to, h0, 16);
+  to += stride;
+  v128.store(to, l1);
+  v128.store(to, h1, 16);
+  to += stride;
+  v128.store(to, l2);
+  v128.store(to, h2, 16);
+  to += stride;
+  v128.store(to, l3);
+  v128.store(to, h3, 16);
+}
+
+/** The first row of a strip; two sums for each column, so that one does not wait for the other. */
+function tile1<T>(steps: i32, a: usize, b: usize, to: usize): void {
+  let l0 = i32x4.splat(0), h0 = l0, l1 = l0, h1 = l0;
+  let p = 0;
+  for (; p + 2 <= steps; p += 2) {
+    let v = v128.load32_splat(a);
+    l0 = addProduct<T>(l0, v, lowHalf<T>(b));
+    h0 = addProduct<T>(h0, v, highHalf<T>(b));
+    b += panelStep<T>();
+    v = v128.load32_splat(a, 16);
+    l1 = addProduct<T>(l1, v, lowHalf<T>(b));
+    h1 = addProduct<T>(h1, v, highHalf<T>(b));
+    b += panelStep<T>();
+    a += 32;
+  }
+  if (p < steps) {
+    const v = v128.load32_splat(a);
+    l0 = addProduct<T>(l0, v, lowHalf<T>(b));
+    h0 = addProduct<T>(h0, v, highHalf<T>(b));
+  }
+  if (isFloat<T>()) {
+    v128.store(to, f32x4.add(l0, l1));
+    v128.store(to, f32x4.add(h0, h1), 16);
+  } else {
+    v128.store(to, i32x4.add(l0, l1));
+    v128.store(to, i32x4.add(h0, h1), 16);
+  }
+}
+
+/** Every tile of C; those with all their columns are stored where they belong. */
+function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, tile: usize): void {
+  const stride = <usize> n << 2;
+  for (let j = 0; j < n; j += 8) {
+    const columns = min(8, n - j);
+    for (let i = 0; i < m; i += 4) {
+      const strip = a + <usize> (i >> 2) * (<usize> steps << 4);
+      const rows = min(4, m - i);
+      const to = c + (<usize> (i * n + j) << 2);
+      const whole = columns == 8 && (rows == 4 || rows == 1);
+      if (rows == 1) tile1<T>(steps, strip, b, whole ? to : tile);
+      else tile4<T>(steps, strip, b, whole ? to : tile, whole ? stride : 32);
+      if (!whole) copyTile(tile, 8, rows, columns, to, n);
+    }
+    b += <usize> steps * panelStep<T>();
+  }
 }
 
 /** A in strips, B from packInt8. Exact while depth max|a| 128 < 2^31. */
 export function gemmInt8(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
-  const panel = <usize> width << 3;
-  for (let j = 0; j < n; j += 8) {
-    for (let i = 0; i < m; i += 4) {
-      const strip = a + <usize> (i >> 2) * panel;
-      const rows = min(4, m - i);
-      if (rows == 1) int8Tile1(width >> 1, strip, b, tile);
-      else int8Tile4(width >> 1, strip, b, tile);
-      copyTile(tile, 8, rows, min(8, n - j), c + (<usize> (i * n + j) << 2), n);
-    }
-    b += panel;
-  }
+  gemmTiles<i16>(m, n, width >> 1, a, b, c, tile);
+}
+
+/** A in bytes, codes from -128 to 127; B from packBytes. */
+export function gemmBytes(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
+  gemmTiles<i8>(m, n, width >> 2, a, b, c, tile);
+}
+
+/** A in strips of floats, B from packFloats. */
+export function gemmFloats(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
+  gemmTiles<f32>(m, n, width, a, b, c, tile);
 }
 
 // Two 4-bit weights in one 16-bit lane: v = (w0 + 8) + 4096 w1, which fits for every pair of codes from -8 to 7.
 // The dot product adds S = sum of a v in 32 bits; its low 12 bits, read as signed, are the sum of a (w0 + 8)
-// while that lies in [-2048, 2047]. A product is at least -8 * 15 and at most 7 * 15, so 17 of them fit, and
+// while that lies in [-2048, 2047]. For a from -8 to 8 a product is -120 to 120, so 17 of them fit, and
 // after 8 pairs of k the low field L moves to a sum of its own. The high field needs none: with T the sum of
 // all S modulo 2^32, it is (T - L) / 4096, exact while it is below 2^19, that is for 8191 products.
 
@@ -133,14 +211,60 @@ function pairsTile4<T>(pairs: i32, a: usize, b: usize, tile: usize): void {
     let t0 = i32x4.splat(0), t1 = t0, t2 = t0, t3 = t0;
     let l0 = t0, l1 = t0, l2 = t0, l3 = t0;
     while (p < last) {
-      const count = min(FIELD_PAIRS, last - p);
-      let s0 = i32x4.splat(0), s1 = s0, s2 = s0, s3 = s0;
-      for (let q = 0; q < count; q++) {
-        const w = lanes<T>(b);
-        s0 = dot(s0, v128.load32_splat(a), w);
-        s1 = dot(s1, v128.load32_splat(a, 4), w);
-        s2 = dot(s2, v128.load32_splat(a, 8), w);
-        s3 = dot(s3, v128.load32_splat(a, 12), w);
+      let w = lanes<T>(b);
+      let s0 = i32x4.dot_i16x8_s(v128.load32_splat(a), w);
+      let s1 = i32x4.dot_i16x8_s(v128.load32_splat(a, 4), w);
+      let s2 = i32x4.dot_i16x8_s(v128.load32_splat(a, 8), w);
+      let s3 = i32x4.dot_i16x8_s(v128.load32_splat(a, 12), w);
+      if (p + FIELD_PAIRS <= last) { // written out, which is a fifth faster
+        w = lanes<T>(b + 1 * step);
+        s0 = dot(s0, v128.load32_splat(a, 16), w);
+        s1 = dot(s1, v128.load32_splat(a, 20), w);
+        s2 = dot(s2, v128.load32_splat(a, 24), w);
+        s3 = dot(s3, v128.load32_splat(a, 28), w);
+        w = lanes<T>(b + 2 * step);
+        s0 = dot(s0, v128.load32_splat(a, 32), w);
+        s1 = dot(s1, v128.load32_splat(a, 36), w);
+        s2 = dot(s2, v128.load32_splat(a, 40), w);
+        s3 = dot(s3, v128.load32_splat(a, 44), w);
+        w = lanes<T>(b + 3 * step);
+        s0 = dot(s0, v128.load32_splat(a, 48), w);
+        s1 = dot(s1, v128.load32_splat(a, 52), w);
+        s2 = dot(s2, v128.load32_splat(a, 56), w);
+        s3 = dot(s3, v128.load32_splat(a, 60), w);
+        w = lanes<T>(b + 4 * step);
+        s0 = dot(s0, v128.load32_splat(a, 64), w);
+        s1 = dot(s1, v128.load32_splat(a, 68), w);
+        s2 = dot(s2, v128.load32_splat(a, 72), w);
+        s3 = dot(s3, v128.load32_splat(a, 76), w);
+        w = lanes<T>(b + 5 * step);
+        s0 = dot(s0, v128.load32_splat(a, 80), w);
+        s1 = dot(s1, v128.load32_splat(a, 84), w);
+        s2 = dot(s2, v128.load32_splat(a, 88), w);
+        s3 = dot(s3, v128.load32_splat(a, 92), w);
+        w = lanes<T>(b + 6 * step);
+        s0 = dot(s0, v128.load32_splat(a, 96), w);
+        s1 = dot(s1, v128.load32_splat(a, 100), w);
+        s2 = dot(s2, v128.load32_splat(a, 104), w);
+        s3 = dot(s3, v128.load32_splat(a, 108), w);
+        w = lanes<T>(b + 7 * step);
+        s0 = dot(s0, v128.load32_splat(a, 112), w);
+        s1 = dot(s1, v128.load32_splat(a, 116), w);
+        s2 = dot(s2, v128.load32_splat(a, 120), w);
+        s3 = dot(s3, v128.load32_splat(a, 124), w);
+        a += 128;
+        b += 8 * step;
+        p += FIELD_PAIRS;
+      } else {
+        for (p++; p < last; p++) {
+          a += 16;
+          b += step;
+          w = lanes<T>(b);
+          s0 = dot(s0, v128.load32_splat(a), w);
+          s1 = dot(s1, v128.load32_splat(a, 4), w);
+          s2 = dot(s2, v128.load32_splat(a, 8), w);
+          s3 = dot(s3, v128.load32_splat(a, 12), w);
+        }
         a += 16;
         b += step;
       }
@@ -152,7 +276,6 @@ function pairsTile4<T>(pairs: i32, a: usize, b: usize, tile: usize): void {
       l2 = i32x4.add(l2, lowField(s2));
       t3 = i32x4.add(t3, s3);
       l3 = i32x4.add(l3, lowField(s3));
-      p += count;
     }
     spill(tile, 0, t0, l0);
     spill(tile, 1, t1, l1);
@@ -448,77 +571,5 @@ export function gemmGroups(
     b += <usize> width << 2;
     scales += <usize> groups << 5;
     zeros += <usize> groups << 5;
-  }
-}
-
-// The dot product of relaxed SIMD: four products of i8 by i7 a lane. Its second operand is exact for codes 0
-// to 127 only, so weights are shifted there, and the zero points take the shift off again.
-
-// @ts-ignore: decorator
-@inline
-function dotBytes(sum: v128, a: v128, b: v128): v128 {
-  if (ASC_FEATURE_RELAXED_SIMD) return i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, sum);
-  const low = i16x8.extmul_low_i8x16_s(a, b);
-  const high = i16x8.extmul_high_i8x16_s(a, b);
-  const even = v128.shuffle<i32>(
-    i32x4.extadd_pairwise_i16x8_s(low), i32x4.extadd_pairwise_i16x8_s(high), 0, 2, 4, 6,
-  );
-  const odd = v128.shuffle<i32>(
-    i32x4.extadd_pairwise_i16x8_s(low), i32x4.extadd_pairwise_i16x8_s(high), 1, 3, 5, 7,
-  );
-  return i32x4.add(sum, i32x4.add(even, odd));
-}
-
-function bytesTile4(quads: i32, a: usize, b: usize, tile: usize): void {
-  let l0 = i32x4.splat(0), l1 = l0, l2 = l0, l3 = l0;
-  let h0 = l0, h1 = l0, h2 = l0, h3 = l0;
-  for (let q = 0; q < quads; q++) {
-    const low = v128.load(b);
-    const high = v128.load(b, 16);
-    let v = v128.load32_splat(a);
-    l0 = dotBytes(l0, v, low);
-    h0 = dotBytes(h0, v, high);
-    v = v128.load32_splat(a, 4);
-    l1 = dotBytes(l1, v, low);
-    h1 = dotBytes(h1, v, high);
-    v = v128.load32_splat(a, 8);
-    l2 = dotBytes(l2, v, low);
-    h2 = dotBytes(h2, v, high);
-    v = v128.load32_splat(a, 12);
-    l3 = dotBytes(l3, v, low);
-    h3 = dotBytes(h3, v, high);
-    a += 16;
-    b += 32;
-  }
-  storeRow(tile, 0, l0, h0);
-  storeRow(tile, 1, l1, h1);
-  storeRow(tile, 2, l2, h2);
-  storeRow(tile, 3, l3, h3);
-}
-
-function bytesTile1(quads: i32, a: usize, b: usize, tile: usize): void {
-  let l0 = i32x4.splat(0), h0 = l0;
-  for (let q = 0; q < quads; q++) {
-    const v = v128.load32_splat(a);
-    l0 = dotBytes(l0, v, v128.load(b));
-    h0 = dotBytes(h0, v, v128.load(b, 16));
-    a += 16;
-    b += 32;
-  }
-  storeRow(tile, 0, l0, h0);
-}
-
-/** A in bytes, codes from -128 to 127; B from packBytes. */
-export function gemmBytes(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
-  const strips = <usize> width << 2;
-  for (let j = 0; j < n; j += 8) {
-    for (let i = 0; i < m; i += 4) {
-      const strip = a + <usize> (i >> 2) * strips;
-      const rows = min(4, m - i);
-      if (rows == 1) bytesTile1(width >> 2, strip, b, tile);
-      else bytesTile4(width >> 2, strip, b, tile);
-      copyTile(tile, 8, rows, min(8, n - j), c + (<usize> (i * n + j) << 2), n);
-    }
-    b += strips << 1;
   }
 }

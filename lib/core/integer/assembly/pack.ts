@@ -110,3 +110,50 @@ export function packBytes(codes: usize, n: i32, depth: i32, to: usize): void {
     }
   }
 }
+
+/** Floats [n, depth] as panels [n / 8][K][8 columns]. */
+export function packFloats(x: usize, n: i32, depth: i32, to: usize): void {
+  const width = padded(depth);
+  for (let j = 0; j < n; j += 8) {
+    for (let k = 0; k < width; k++) {
+      for (let c = j; c < j + 8; c++) {
+        const inside = c < n && k < depth;
+        store<f32>(to, inside ? load<f32>(x + ((<usize> c * <usize> depth + <usize> k) << 2)) : 0);
+        to += 4;
+      }
+    }
+  }
+}
+
+/** Floats [rows, depth] as strips [rows / 4][K][4 rows]; the rows beyond the last are 0. */
+export function stripFloats(x: usize, rows: i32, depth: i32, to: usize): void {
+  const width = padded(depth);
+  if (depth < width || rows & 3) memory.fill(to, 0, <usize> ((rows + 3) >> 2) * <usize> width << 4);
+  const stride = <usize> depth << 2;
+  for (let i = 0; i < rows; i += 4) {
+    const count = min(4, rows - i);
+    const strip = to + <usize> (i >> 2) * (<usize> width << 4);
+    let k = 0;
+    if (count == 4) {
+      for (; k + 4 <= depth; k += 4) {
+        const at = x + (<usize> k << 2);
+        const x0 = v128.load(at), x1 = v128.load(at + stride);
+        const x2 = v128.load(at + 2 * stride), x3 = v128.load(at + 3 * stride);
+        const l0 = v128.shuffle<f32>(x0, x1, 0, 4, 1, 5), h0 = v128.shuffle<f32>(x0, x1, 2, 6, 3, 7);
+        const l2 = v128.shuffle<f32>(x2, x3, 0, 4, 1, 5), h2 = v128.shuffle<f32>(x2, x3, 2, 6, 3, 7);
+        const block = strip + (<usize> k << 4);
+        v128.store(block, v128.shuffle<f64>(l0, l2, 0, 2));
+        v128.store(block, v128.shuffle<f64>(l0, l2, 1, 3), 16);
+        v128.store(block, v128.shuffle<f64>(h0, h2, 0, 2), 32);
+        v128.store(block, v128.shuffle<f64>(h0, h2, 1, 3), 48);
+      }
+    }
+    for (; k < depth; k++) {
+      for (let r = 0; r < count; r++) {
+        const at = x + <usize> r * stride + (<usize> k << 2);
+        store<f32>(strip + (<usize> ((k << 2) + r) << 2), load<f32>(at));
+      }
+    }
+    x += stride << 2;
+  }
+}
