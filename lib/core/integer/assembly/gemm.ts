@@ -69,6 +69,8 @@ function addProduct<T>(sum: v128, a: v128, b: v128): v128 {
 }
 
 /** Four rows by eight columns, stored with `stride` bytes between rows. */
+// @ts-ignore: decorator
+@inline
 function tile4<T>(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
   let l0 = i32x4.splat(0), l1 = l0, l2 = l0, l3 = l0;
   let h0 = l0, h1 = l0, h2 = l0, h3 = l0;
@@ -132,6 +134,24 @@ function tile1<T>(steps: i32, a: usize, b: usize, to: usize): void {
   }
 }
 
+// Exported only so that they are not inlined: with more values alive around them the compiler keeps some sums of
+// a tile in memory, which costs a third of the speed.
+export function tileInt8(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
+  tile4<i16>(steps, a, b, to, stride);
+}
+export function tileBytes(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
+  tile4<i8>(steps, a, b, to, stride);
+}
+export function tileFloats(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
+  tile4<f32>(steps, a, b, to, stride);
+}
+export function tilePairs(pairs: i32, a: usize, b: usize, tile: usize): void {
+  pairsTile4<i16>(pairs, a, b, tile);
+}
+export function tileNibblePairs(pairs: i32, a: usize, b: usize, tile: usize): void {
+  pairsTile4<u8>(pairs, a, b, tile);
+}
+
 /** Every tile of C; those with all their columns are stored where they belong. */
 function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, tile: usize): void {
   const stride = <usize> n << 2;
@@ -143,7 +163,12 @@ function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, 
       const to = c + (<usize> (i * n + j) << 2);
       const whole = columns == 8 && (rows == 4 || rows == 1);
       if (rows == 1) tile1<T>(steps, strip, b, whole ? to : tile);
-      else tile4<T>(steps, strip, b, whole ? to : tile, whole ? stride : 32);
+      else {
+        const at = whole ? to : tile, step = whole ? stride : 32;
+        if (sizeof<T>() == 1) tileBytes(steps, strip, b, at, step);
+        else if (sizeof<T>() == 2) tileInt8(steps, strip, b, at, step);
+        else tileFloats(steps, strip, b, at, step);
+      }
       if (!whole) copyTile(tile, 8, rows, columns, to, n);
     }
     b += <usize> steps * panelStep<T>();
@@ -203,6 +228,8 @@ function lanes<T>(b: usize): v128 {
   return v128.and(v128.or(x, i16x8.shl(x, 8)), i16x8.splat(<i16> 0xF00F));
 }
 
+// @ts-ignore: decorator
+@inline
 function pairsTile4<T>(pairs: i32, a: usize, b: usize, tile: usize): void {
   const step = <usize> (sizeof<T>() * 8);
   memory.fill(tile, 0, 128);
@@ -318,7 +345,8 @@ function gemmLanes<T>(
       const strip = a + <usize> (i >> 2) * strips;
       const rows = min(4, m - i);
       if (rows == 1) pairsTile1<T>(width >> 1, strip, b, tile);
-      else pairsTile4<T>(width >> 1, strip, b, tile);
+      else if (sizeof<T>() == 2) tilePairs(width >> 1, strip, b, tile);
+      else tileNibblePairs(width >> 1, strip, b, tile);
       for (let r = 0; r < rows; r++) {
         const at = tile + (<usize> r << 5);
         const excess = load<i32>(rowSums + (<usize> (i + r) << 2)) << 3;
