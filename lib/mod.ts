@@ -10,6 +10,7 @@
 
 // Papers
 export * as aqfpLca from "./aqfp-lca/mod.ts";
+export * as edgeqat from "./edgeqat/mod.ts";
 export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";
@@ -21,6 +22,7 @@ export * as datasets from "./core/datasets.ts";
 export * as images from "./core/images.ts";
 export * as integer from "./core/integer/bindings.ts";
 export * as llama from "./core/llama.ts";
+export * as minimalPairs from "./core/minimal-pairs.ts";
 export * as nn from "./core/nn.ts";
 export * as optim from "./core/optim.ts";
 export * as quantizer from "./core/quantizer.ts";
