@@ -88,8 +88,9 @@ const COSINE_EPSILON = 1e-6;
  */
 export function logContinued(x: Tensor, floor: number): Tensor {
   return tf.tidy(() => {
-    const inside = tf.maximum(x, floor);
-    return inside.log().add(x.sub(inside).div(floor));
+    // Two terms of which one is constant: gradients that cancel would lose digits.
+    const below = tf.minimum(x.sub(floor), 0).div(floor);
+    return tf.maximum(x, floor).log().add(below);
   });
 }
 

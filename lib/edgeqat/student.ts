@@ -143,7 +143,7 @@ function headsFirst(x: Tensor, H: number): Tensor {
   const [B, S, G, Dh] = x.shape as [number, number, number, number];
   const rows = x.transpose([0, 2, 1, 3]); // [B, G, S, Dh]
   if (G === H) return rows;
-  return rows.reshape([B, G, 1, S, Dh]).tile([1, 1, H / G, 1, 1])
+  return rows.reshape([B, G, 1, S * Dh]).tile([1, 1, H / G, 1])
     .reshape([B, H, S, Dh]);
 }
 

@@ -1,4 +1,7 @@
 /** What the EdgeQAT runs say: claims, tables and figures. Reads summaries, computes no runs. */
+import { barFigure, scatterFigure } from "../core/figure.ts";
+import { PHENOMENA } from "../core/minimal-pairs.ts";
+import { key } from "../core/rng.ts";
 import type {
   ArmSummary,
   FigureSpec,
@@ -6,7 +9,14 @@ import type {
   MetricSummary,
   ResultTable,
 } from "../core/runs.ts";
-import { type Config, type VariantName, VARIANTS } from "./edgeqat.ts";
+import { bootstrapInterval, pairedDifference } from "../core/stats.ts";
+import type { Row } from "../core/table.ts";
+import {
+  type Bits,
+  type Config,
+  type VariantName,
+  VARIANTS,
+} from "./edgeqat.ts";
 
 /** "1.23 ± 0.04", or one number if nothing varies. */
 function spread({ mean, low, high, n }: MetricSummary): string | number {
@@ -16,46 +26,238 @@ function spread({ mean, low, high, n }: MetricSummary): string | number {
   return `${mean.toFixed(digits)} ± ${half.toFixed(digits)}`;
 }
 
+/** Value with its 95 % interval as a table cell. */
+function cell({ mean, low, high, n }: MetricSummary) {
+  return { mean, halfWidth: n > 1 ? (high - low) / 2 : 0, n };
+}
+
 const labelOf = ({ config }: ArmSummary) =>
   VARIANTS[config.variant as VariantName].label;
 
-export function measure(
-  _arms: ArmSummary[],
-  _config: Config,
-): Record<string, Measurement> {
-  return {};
+const trained = (arms: ArmSummary[]) =>
+  arms.filter(({ config }) => "variant" in config);
+
+/** The first width of the configuration, the one with several seeds. */
+const headline = ({ widths }: Config) => Object.keys(widths)[0];
+
+// Claims --------------------------------------------------------------------------------------------
+
+/**
+ * Gain of one arm over another in % of minimal pairs right.
+ *
+ * Two things vary: training (paired by seed, Student t) and which pairs are asked (paired by pair,
+ * bootstrap). The interval is the wider of the two on each side. An untrained arm counts for every seed.
+ */
+function gain(ours: ArmSummary, theirs: ArmSummary): Measurement {
+  const [a, b] = [ours, theirs].map(({ metrics }) =>
+    metrics.accuracyPercent.values
+  );
+  const n = Math.max(a.length, b.length);
+  const at = (values: number[]) =>
+    Array.from({ length: n }, (_, s) => values[s % values.length]);
+  const overSeeds = pairedDifference(at(a), at(b));
+  const right = ours.series.right.mean;
+  const overPairs = bootstrapInterval(
+    right.map((share, i) => 100 * (share - theirs.series.right.mean[i])),
+    key(0),
+  );
+  // The bootstrap is of the mean over pairs, the value one over phenomena: its width is what is taken.
+  const half = (overPairs.high - overPairs.low) / 2;
+  const seedLow = n > 1 ? overSeeds.low : overSeeds.value;
+  const seedHigh = n > 1 ? overSeeds.high : overSeeds.value;
+  return {
+    value: overSeeds.value,
+    low: Math.min(seedLow, overSeeds.value - half),
+    high: Math.max(seedHigh, overSeeds.value + half),
+    n,
+    unit: "points",
+    note: `${labelOf(ours)} ${
+      ours.metrics.accuracyPercent.mean.toFixed(1)
+    } %, ${labelOf(theirs)} ${
+      theirs.metrics.accuracyPercent.mean.toFixed(1)
+    } %; perplexity ${ours.metrics.testPerplexity.mean.toFixed(1)} and ${
+      theirs.metrics.testPerplexity.mean.toFixed(1)
+    }; ${n} seeds, ${right.length} pairs`,
+  };
 }
 
-export function tables(arms: ArmSummary[], { seeds }: Config): ResultTable[] {
-  const runs = arms.filter(({ config }) => "variant" in config);
-  return [{
+/** How much worse `theirs` predicts the test text than `ours`, in nats per token, paired by seed. */
+function lossGap(ours: ArmSummary, theirs: ArmSummary): Measurement {
+  const a = ours.metrics.testLoss.values;
+  const b = theirs.metrics.testLoss.values;
+  const n = Math.min(a.length, b.length);
+  const difference = pairedDifference(b.slice(0, n), a.slice(0, n));
+  return {
+    ...difference,
+    unit: "nats per token",
+    note: `${labelOf(theirs)} (${theirs.id}) minus ${
+      labelOf(ours)
+    } (${ours.id}), ${n} seeds, paired`,
+  };
+}
+
+export function measure(
+  arms: ArmSummary[],
+  config: Config,
+): Record<string, Measurement> {
+  const find = (id: string) => arms.find((arm) => arm.id === id);
+  const width = headline(config);
+  const measured: Record<string, Measurement> = {};
+  const compare = (
+    claim: string,
+    ours: string,
+    theirs: string,
+    how: (a: ArmSummary, b: ArmSummary) => Measurement = gain,
+  ) => {
+    const [a, b] = [find(ours), find(theirs)];
+    if (a !== undefined && b !== undefined) measured[claim] = how(a, b);
+  };
+  compare("edgeqat-w4a4-llmqat", `${width}/both`, `${width}/llm-qat`);
+  compare("edgeqat-w4a4-pact", `${width}/both`, `${width}/pact`);
+  compare("edgeqat-w4a4-nipq", `${width}/both`, `${width}/nipq`);
+  compare("edgeqat-w4a4-float", `${width}/both`, "float");
+  compare("edgeqat-w8a8-float", "w8a8/both", "float");
+  compare("edgeqat-w4a8-float", "w4a8/both", "float");
+  compare("edgeqat-losses", `${width}/both`, `${width}/base`, lossGap);
+  compare(
+    "edgeqat-losses-order",
+    `${width}/distribution`,
+    `${width}/entropy`,
+    lossGap,
+  );
+  compare(
+    "edgeqat-mixed-uniform",
+    "w4mix0.5/whole",
+    `w4a6/${config.mixVariant}`,
+    lossGap,
+  );
+  return measured;
+}
+
+// Tables --------------------------------------------------------------------------------------------
+
+const COLUMNS: [string, string][] = [
+  ["minimal pairs (%)", "accuracyPercent"],
+  ["test perplexity", "testPerplexity"],
+  ["validation loss (nats/token)", "validationLoss"],
+  ["likeness of maps", "mapLikeness"],
+  ["variance of q", "varianceQ"],
+  ["bits per activation", "averageBits"],
+];
+
+export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
+  const runs = trained(arms);
+  const rankings = runs.filter(({ metrics }) => "causalTestLoss" in metrics);
+  const result: ResultTable[] = [{
     id: "edgeqat-arms",
     title: "All arms",
     caption:
-      `Mean ± half of the 95 % interval over seeds (${seeds} at the headline width).`,
+      `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model; one scale per matrix throughout. Mean ± half of the 95 % interval over seeds (${config.seeds} at ${
+        headline(config).toUpperCase()
+      } and in mixes, ${config.otherSeeds} elsewhere).`,
     columns: [
       "arm",
       "variant",
-      "minimal pairs (%)",
-      "test perplexity",
-      "likeness of maps",
-      "bits per activation",
+      ...COLUMNS.map(([title]) => title),
       "training (CPU s)",
     ],
     rows: runs.map((arm) => [
       arm.id,
       labelOf(arm),
-      spread(arm.metrics.accuracyPercent),
-      spread(arm.metrics.testPerplexity),
-      spread(arm.metrics.mapLikeness),
-      spread(arm.metrics.averageBits),
+      ...COLUMNS.map(([, name]) => spread(arm.metrics[name])),
       arm.timings.trainSeconds === undefined
         ? null
         : Number(arm.timings.trainSeconds.mean.toPrecision(3)),
     ]),
+  }, {
+    id: "edgeqat-phenomena",
+    title: "Minimal pairs by phenomenon",
+    caption:
+      "Share of pairs in % whose grammatical sentence is the more likely one; 50 % is chance. Real sentences from held-out documents of the Brown corpus, one word changed by a rule; not BLiMP itself. The number of pairs is in the first row.",
+    columns: ["arm", ...PHENOMENA],
+    rows: [
+      ...arms.filter(({ id }) => id === "data").map(({ metrics }) => [
+        "pairs",
+        ...PHENOMENA.map((name) => metrics[`pairs.${name}`]?.mean ?? null),
+      ]),
+      ...runs.map(({ id, metrics }) => [
+        id,
+        ...PHENOMENA.map((name) => {
+          const own = metrics[`accuracy.${name}`];
+          return own === undefined ? null : spread(own);
+        }),
+      ]),
+    ],
   }];
+  if (rankings.length > 0) {
+    result.push({
+      id: "edgeqat-ranking",
+      title: "What looking ahead is worth",
+      caption:
+        "Test perplexity of one trained student whose tokens get their bits by a ranking of the whole window, as in paper and code, or only of the tokens so far, which is all that a model that writes can know. Softmax scores fall with the position, so the causal ranking gives 8 bits to fewer tokens.",
+      columns: [
+        "arm",
+        "as trained: perplexity",
+        "as trained: bits",
+        "evaluated causally: perplexity",
+        "evaluated causally: bits",
+      ],
+      rows: rankings.map(({ id, metrics }) => [
+        id,
+        spread(metrics.testPerplexity),
+        spread(metrics.averageBits),
+        spread(metrics.causalTestPerplexity),
+        spread(metrics.causalAverageBits),
+      ]),
+    });
+  }
+  return result;
 }
 
-export function figures(_arms: ArmSummary[], _config: Config): FigureSpec[] {
-  return [];
+// Figures -------------------------------------------------------------------------------------------
+
+export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
+  const runs = trained(arms);
+  const width = headline(config);
+  const atHeadline = runs.filter(({ id }) => id.startsWith(`${width}/`));
+  const bits = runs.filter(({ config }) =>
+    (config.bits as unknown as Bits).weight === 4
+  );
+  return [
+    barFigure(
+      [...runs.filter(({ id }) => id === "float"), ...atHeadline].map((
+        arm,
+      ): Row => ({
+        variant: labelOf(arm),
+        accuracy: cell(arm.metrics.accuracyPercent),
+      })),
+      {
+        id: "edgeqat-ablation",
+        title: `Minimal pairs at ${width.toUpperCase()}`,
+        caption:
+          `Mean over phenomena of the pairs that are judged right; chance is 50 %. 95 % intervals over ${config.seeds} seeds.`,
+        x: "variant",
+        y: "accuracy",
+        yAxis: { title: "minimal pairs right", unit: "%" },
+      },
+    ),
+    scatterFigure(
+      bits.map((arm): Row => ({
+        method: labelOf(arm),
+        bits: arm.metrics.averageBits.mean,
+        loss: arm.metrics.testLoss.mean,
+      })),
+      {
+        id: "edgeqat-bits",
+        title: "Bits of activations against quality, 4-bit weights",
+        caption:
+          "Test loss against the mean bits of a token's activations; mixes of 4- and 8-bit tokens lie between the uniform widths.",
+        x: "bits",
+        y: "loss",
+        series: "method",
+        xAxis: { title: "bits per activation" },
+        yAxis: { title: "test loss", unit: "nats per token" },
+      },
+    ),
+  ];
 }

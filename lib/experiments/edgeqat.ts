@@ -505,6 +505,9 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
     metrics[`${part}Loss`] = loss;
     metrics[`${part}Perplexity`] = perplexity;
   }
+  if (typeof bits.activation !== "number") {
+    Object.assign(metrics, causally(student, heldOut("test")));
+  }
   context.progress(0.8, "minimal pairs");
   const right = judge(student, pairs, tokenizer, options);
   metrics.right = right;
@@ -512,6 +515,26 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
   Object.assign(metrics, inspect(student, teacher, heldOut("test")));
   tf.disposeVariables(); // a process may run several arms
   return metrics;
+}
+
+/** The same student with its tokens ranked causally: what a ranking of the whole window flatters. */
+function causally(student: Student, windows: Int32Array[]): Metrics {
+  const { params, config, options } = student;
+  const activationBits = {
+    ...options.activationBits as TokenBits,
+    ranking: "causal" as const,
+  };
+  const causal = { ...student, options: { ...options, activationBits } };
+  const { loss, perplexity } = evaluate(params, config, windows, {
+    ...inferenceOptions(causal),
+    batch: 16,
+  });
+  const seen = inspect(causal, { params, config }, windows);
+  return {
+    causalTestLoss: loss,
+    causalTestPerplexity: perplexity,
+    causalAverageBits: seen.averageBits,
+  };
 }
 
 /** Batches of training text, int32 [B, T]; the same for every arm and seed. */
