@@ -30,6 +30,8 @@ import { exponents, flowTable, measureFlows } from "./bench/flow.ts";
 import { lcaTable, measureLca } from "./bench/lca.ts";
 import { measureSimulator, simulatorTable } from "./bench/superbnn.ts";
 import { ask, findPeers, Interrupted, type Peer } from "./bench/peers.ts";
+import { integerTable, measureIntegers } from "./bench/integer.ts";
+import { measureQuant, quantTable } from "./bench/quant.ts";
 import { main, positiveInteger, textTable } from "./cli.ts";
 
 /** Float32 rounding of one forward pass, relative to the loss. */
@@ -77,7 +79,7 @@ const GPT_CASES: GptCase[] = [
 ];
 
 interface Options {
-  only?: "gpt" | "gemm" | "flow" | "superbnn" | "lca";
+  only?: "gpt" | "gemm" | "flow" | "superbnn" | "lca" | "quant";
   quick: boolean;
   repeats: number;
   json?: string;
@@ -490,6 +492,18 @@ async function bench(options: Options): Promise<number> {
     console.log(textTable(lcaTable(rows)) + "\n");
     write("lca", { rows });
   }
+  if (runs("quant")) {
+    const shapes = await measureIntegers();
+    console.log(`\nLinear layers in integers\n${integerTable(shapes)}\n`);
+    const quant = await measureQuant(options, progress);
+    console.log(`Inference of LLaMA-58M, ${quant.prompt} tokens, one thread`);
+    console.log(textTable(quantTable(quant.rows), { width: 200 }));
+    for (const line of quant.absent) console.log(`absent: ${line}`);
+    for (const { name, measured, verdict } of quant.bars) {
+      console.log(`${verdict}: ${name}: ${measured}`);
+    }
+    write("quant", { shapes, ...quant });
+  }
   if (options.json !== undefined) {
     writeAtomic(options.json, JSON.stringify(report, null, 2) + "\n");
   }
@@ -503,7 +517,7 @@ async function bench(options: Options): Promise<number> {
 main(() => {
   const program = new Command("bench")
     .description(
-      "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow, of SupeRBNN's simulator and of the life-cycle engine",
+      "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow, of SupeRBNN's simulator, of the life-cycle engine and of integer inference",
     )
     .addOption(
       new Option("--only <part>", "one part").choices([
@@ -512,6 +526,7 @@ main(() => {
         "flow",
         "superbnn",
         "lca",
+        "quant",
       ]),
     )
     .option("--quick", "few steps, one round, small sizes", false)
