@@ -28,15 +28,13 @@ import {
 import { openCache } from "./integer/attention.ts";
 import { openFloats } from "./integer/floats.ts";
 import {
+  floatLayer,
   integerLayer,
   type Layer,
   type LayerInput,
-  panelLayer,
   type Prepare,
+  prepareFloats,
   prepareIntegers,
-  prepareRows,
-  prepareStrips,
-  rowLayer,
   type WeightCodes,
 } from "./integer/layers.ts";
 import type { Blas } from "./kernels/blas.ts";
@@ -297,11 +295,7 @@ export function createEngine(
     let made: Layer;
     if (bits === 32) {
       const values = weight.dataSync() as Float32Array;
-      made = placed !== undefined
-        ? rowLayer(memory, floats, placed, N, K, bias)
-        : blas
-        ? rowLayer(memory, floats, values, N, K, bias)
-        : panelLayer(memory, floats, values, N, K, bias);
+      made = floatLayer(memory, floats, placed ?? values, N, K, bias);
     } else {
       const codes = weights.quantize?.(weight, module) ??
         nearestCodes(weight, bits, module);
@@ -311,7 +305,6 @@ export function createEngine(
     return made;
   };
   const { symmetric, granularity, signed, steps = {} } = activations;
-  const prepareFloats = blas ? prepareRows : prepareStrips(memory);
   const site = (module: string, bits: number, own: Format): Prepare =>
     bits === 32 ? prepareFloats : prepareIntegers(memory, {
       format: own,

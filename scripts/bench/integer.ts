@@ -24,8 +24,6 @@ import {
   putFloats,
   quantizeActivations,
 } from "../../lib/core/integer/bindings.ts";
-import { openFloats } from "../../lib/core/integer/floats.ts";
-import { panelLayer, prepareStrips } from "../../lib/core/integer/layers.ts";
 import { address, kernels, output } from "../../lib/core/kernels/bindings.ts";
 import * as nn from "../../lib/core/nn.ts";
 import { key, normal, randomInts } from "../../lib/core/rng.ts";
@@ -51,7 +49,7 @@ export interface IntegerRow extends Shape {
   /** Quantising the activations, a part of the layer. */
   quantizeMs: number;
   packMs: number;
-  /** Times faster than the better of our own float32 kernels. */
+  /** Times faster than our own float32 kernel. */
   speedup: number;
   /** Times faster than the fastest float32 product here. */
   speedupBest: number;
@@ -201,33 +199,6 @@ function floatContenders({ m, n, k }: Shape, x: Float32Array): Contender[] {
   return contenders;
 }
 
-/** Float32 with weights packed once, as the inference engine has them. */
-function panelContender(
-  engine: IntegerEngine,
-  { m, n, k }: Shape,
-  x: Float32Array,
-): Contender {
-  const weight = normal(key(6), n * k);
-  const start = now();
-  const layer = panelLayer(engine, openFloats(engine), weight, n, k);
-  const packMs = now() - start;
-  const prepare = prepareStrips(engine);
-  const input = putFloats(engine, x);
-  const y = engine.allocate(4 * m * n);
-  return {
-    engine: `${engine.build} float32 panels`,
-    storedBits: 32,
-    packMs,
-    gemm: null,
-    quantize: null,
-    layer() {
-      const mark = engine.mark();
-      layer.run(prepare(input, m, k), y);
-      engine.release(mark);
-    },
-  };
-}
-
 /** Milliseconds of the fastest of as many runs as fit into `milliseconds`, at least two. */
 function fastest(work: () => void, milliseconds: number): number {
   let best = Infinity;
@@ -257,10 +228,7 @@ export async function measureIntegers(
     const formats = (Object.keys(FORMATS) as Format[]).filter((format) =>
       format !== "bytes" || engine.build === "relaxed"
     );
-    const floats = [
-      panelContender(engine, shape, x),
-      ...floatContenders(shape, x),
-    ];
+    const floats = floatContenders(shape, x);
     const contenders = [
       ...floats,
       ...formats.map((f) => integerContender(engine, f, shape, x)),
@@ -285,7 +253,7 @@ export async function measureIntegers(
         }
       });
     }
-    const own = Math.min(times[0].layerMs, times[1].layerMs);
+    const own = times[0].layerMs;
     const best = Math.min(
       ...times.slice(0, floats.length).map((t) => t.layerMs),
     );

@@ -196,9 +196,6 @@ export interface IntegerKernels {
   packAgile(codes: number, n: number, depth: number, to: number): void;
   packNibbles(codes: number, n: number, depth: number, to: number): void;
   packBytes(codes: number, n: number, depth: number, to: number): void;
-  packFloats(x: number, n: number, depth: number, to: number): void;
-  stripFloats(x: number, rows: number, depth: number, to: number): void;
-  gemmFloats: Gemm;
   floatsToCache(
     x: number,
     rows: number,
@@ -357,11 +354,10 @@ export interface ActivationOptions {
 const FIRST_GOOD_V8 = 12;
 
 const PAGE_BYTES = 65536;
-/** Scratch of a product: one tile. */
-export const TILE_BYTES = 512;
+const TILE_BYTES = 512;
 
 /** Depth of K padded as the kernels read it. */
-export function padded(depth: number): number {
+function padded(depth: number): number {
   return (depth + 3) & ~3;
 }
 

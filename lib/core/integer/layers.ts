@@ -13,10 +13,8 @@ import {
   linear,
   type PackedActivations,
   packWeights,
-  padded,
   putFloats,
   quantizeActivations,
-  TILE_BYTES,
 } from "./bindings.ts";
 import type { FloatKernels } from "./floats.ts";
 
@@ -26,8 +24,6 @@ export interface LayerInput {
   x: number;
   /** M. */
   rows: number;
-  /** float32 [M / 4][K][4], of layers in panels. */
-  strips?: number;
   /** Codes, of layers in integers. */
   packed?: PackedActivations;
 }
@@ -68,8 +64,8 @@ function addBias(
   }
 }
 
-/** A layer in float32 whose weights [N, K] lie row after row, at a pointer or to be copied: as a BLAS reads them. */
-export function rowLayer(
+/** A layer in float32; its weights [N, K] lie at a pointer, or are copied. */
+export function floatLayer(
   engine: IntegerEngine,
   floats: FloatKernels,
   weight: Float32Array | number,
@@ -89,40 +85,6 @@ export function rowLayer(
     sizeBytes: 4 * (N * K + (bias?.length ?? 0)),
     run({ x, rows }, y) {
       floats.sgemm(true, rows, N, K, x, K, pointer, K, y, N);
-      addBias(floats, biases, y, rows, N);
-    },
-  };
-}
-
-/**
- * A layer in float32 whose weights are packed once, in panels of 8 outputs: what `prepareStrips` made is
- * multiplied without any further copy.
- */
-export function panelLayer(
-  engine: IntegerEngine,
-  floats: FloatKernels,
-  weight: Float32Array,
-  outputs: number,
-  depth: number,
-  bias?: Float32Array,
-): Layer {
-  const [N, K] = [outputs, depth];
-  const { kernels } = engine;
-  const width = padded(K);
-  const count = Math.ceil(N / 8) * 8 * width;
-  const panels = engine.allocate(4 * count);
-  const mark = engine.mark();
-  kernels.packFloats(putFloats(engine, weight), N, K, panels);
-  engine.release(mark);
-  const biases = bias === undefined ? 0 : putFloats(engine, bias);
-  const tile = engine.allocate(TILE_BYTES);
-  return {
-    outputs,
-    depth,
-    format: "float32",
-    sizeBytes: 4 * (count + (bias?.length ?? 0)),
-    run({ rows, strips }, y) {
-      kernels.gemmFloats(rows, N, width, strips!, panels, y, tile);
       addBias(floats, biases, y, rows, N);
     },
   };
@@ -158,17 +120,8 @@ export function integerLayer(
 /** Prepares the input of the layers behind one site. */
 export type Prepare = (x: number, rows: number, depth: number) => LayerInput;
 
-/** For layers in float32 by rows. */
-export const prepareRows: Prepare = (x, rows) => ({ x, rows });
-
-/** For layers in float32 in panels. */
-export function prepareStrips(engine: IntegerEngine): Prepare {
-  return (x, rows, depth) => {
-    const strips = engine.allocate(16 * Math.ceil(rows / 4) * padded(depth));
-    engine.kernels.stripFloats(x, rows, depth, strips);
-    return { x, rows, strips };
-  };
-}
+/** For layers in float32. */
+export const prepareFloats: Prepare = (x, rows) => ({ x, rows });
 
 /** For layers in integers: quantises every row. */
 export function prepareIntegers(

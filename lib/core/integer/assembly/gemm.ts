@@ -37,8 +37,8 @@ function dotBytes(sum: v128, a: v128, b: v128): v128 {
   return i32x4.add(sum, i32x4.add(even, odd));
 }
 
-// One body for three kinds of numbers, T of the activations: f32; i16 with weights of 8 bits, two k a step; i8
-// with weights of 7 bits, four k a step. A step reads four bytes of each row and a vector of each half panel.
+// One body for two kinds of numbers, T of the activations: i16 with weights of 8 bits, two k a step; i8 with
+// weights of 7 bits, four k a step. A step reads four bytes of each row and a vector of each half panel.
 
 // @ts-ignore: decorator
 @inline
@@ -62,10 +62,7 @@ function panelStep<T>(): usize {
 // @ts-ignore: decorator
 @inline
 function addProduct<T>(sum: v128, a: v128, b: v128): v128 {
-  if (sizeof<T>() == 1) return dotBytes(sum, a, b);
-  if (sizeof<T>() == 2) return dot(sum, a, b);
-  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, sum);
-  return f32x4.add(sum, f32x4.mul(a, b));
+  return sizeof<T>() == 1 ? dotBytes(sum, a, b) : dot(sum, a, b);
 }
 
 /** Four rows by eight columns, stored with `stride` bytes between rows. */
@@ -125,13 +122,8 @@ function tile1<T>(steps: i32, a: usize, b: usize, to: usize): void {
     l0 = addProduct<T>(l0, v, lowHalf<T>(b));
     h0 = addProduct<T>(h0, v, highHalf<T>(b));
   }
-  if (isFloat<T>()) {
-    v128.store(to, f32x4.add(l0, l1));
-    v128.store(to, f32x4.add(h0, h1), 16);
-  } else {
-    v128.store(to, i32x4.add(l0, l1));
-    v128.store(to, i32x4.add(h0, h1), 16);
-  }
+  v128.store(to, i32x4.add(l0, l1));
+  v128.store(to, i32x4.add(h0, h1), 16);
 }
 
 // Exported only so that they are not inlined: with more values alive around them the compiler keeps some sums of
@@ -141,9 +133,6 @@ export function tileInt8(steps: i32, a: usize, b: usize, to: usize, stride: usiz
 }
 export function tileBytes(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
   tile4<i8>(steps, a, b, to, stride);
-}
-export function tileFloats(steps: i32, a: usize, b: usize, to: usize, stride: usize): void {
-  tile4<f32>(steps, a, b, to, stride);
 }
 export function tilePairs(pairs: i32, a: usize, b: usize, tile: usize): void {
   pairsTile4<i16>(pairs, a, b, tile);
@@ -166,8 +155,7 @@ function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, 
       else {
         const at = whole ? to : tile, step = whole ? stride : 32;
         if (sizeof<T>() == 1) tileBytes(steps, strip, b, at, step);
-        else if (sizeof<T>() == 2) tileInt8(steps, strip, b, at, step);
-        else tileFloats(steps, strip, b, at, step);
+        else tileInt8(steps, strip, b, at, step);
       }
       if (!whole) copyTile(tile, 8, rows, columns, to, n);
     }
@@ -183,11 +171,6 @@ export function gemmInt8(m: i32, n: i32, width: i32, a: usize, b: usize, c: usiz
 /** A in bytes, codes from -128 to 127; B from packBytes. */
 export function gemmBytes(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
   gemmTiles<i8>(m, n, width >> 2, a, b, c, tile);
-}
-
-/** A in strips of floats, B from packFloats. */
-export function gemmFloats(m: i32, n: i32, width: i32, a: usize, b: usize, c: usize, tile: usize): void {
-  gemmTiles<f32>(m, n, width, a, b, c, tile);
 }
 
 // Two 4-bit weights in one 16-bit lane: v = (w0 + 8) + 4096 w1, which fits for every pair of codes from -8 to 7.
