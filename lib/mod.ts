@@ -15,10 +15,11 @@ export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";
 
-export * as agileQuant from "./agile-quant.ts";
+export * as agileQuant from "./agile-quant/mod.ts";
 
 // Models and training
 export * as datasets from "./core/datasets.ts";
+export * as engine from "./core/engine.ts";
 export * as images from "./core/images.ts";
 export * as integer from "./core/integer/bindings.ts";
 export * as llama from "./core/llama.ts";

@@ -3,7 +3,7 @@
  */
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { gptq, hessian, outputError } from "../lib/agile-quant.ts";
+import { gptq, hessian, outputError } from "../lib/agile-quant/gptq.ts";
 import { fold, type Key, key, normal } from "../lib/core/rng.ts";
 
 /** Inverse of a small symmetric matrix by Gauss-Jordan elimination. */

@@ -411,9 +411,8 @@ export class RunError extends RangeError {
  * @throws RangeError for a setting that cannot be solved or has no finite score, with its number
  *
  * @example
- * import { scenarioModel } from "./comparison.ts";
  * const demands = [{ "AQFP service": 1 }];
- * const [[kwh]] = sweep(scenarioModel(), demands, { years: [1, 2, 3] });
+ * const [[kwh]] = sweep(aqfpLca.scenarioModel(), demands, { years: [1, 2, 3] });
  * Math.abs(kwh[2] - kwh[1] - (kwh[1] - kwh[0])) < 1e-12; // true
  */
 export function sweep(

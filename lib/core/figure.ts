@@ -375,6 +375,8 @@ export interface LineOptions extends SeriesOptions {
   spread?: "bars" | "band";
   /** Column that is "paper" for rows that a paper states: drawn hollow, without a line. */
   source?: string;
+  /** Series drawn as points or as a line alone, by name; default: both. */
+  marks?: Record<string, "points" | "line">;
 }
 
 /**
@@ -383,7 +385,7 @@ export interface LineOptions extends SeriesOptions {
  * @param rows One row per point; points are drawn in the order of x.
  */
 export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
-  const { x, y, series, order, spread = "bars", source } = options;
+  const { x, y, series, order, spread = "bars", source, marks = {} } = options;
   requireColumns(rows, options.id, [x, y]);
   const data: Trace[] = [];
   const names: string[] = [];
@@ -428,7 +430,11 @@ export function lineFigure(rows: Row[], options: LineOptions): FigureSpec {
       }
       data.push({
         type: "scatter",
-        mode: kind === "paper" ? "markers" : "lines+markers",
+        mode: kind === "paper" || marks[name] === "points"
+          ? "markers"
+          : marks[name] === "line"
+          ? "lines"
+          : "lines+markers",
         name: plain(label),
         legendgroup: label,
         x: dodged ? dodge(xs, i - (groups.length - 1) / 2, xValues, log) : xs,
@@ -636,19 +642,51 @@ export interface PaperOptions extends FigureOptions {
   paper: string;
   /** Column of the measured values or intervals. */
   measured: string;
+  /** Columns of the ends of the measured intervals, for those that are not symmetric. */
+  low?: string;
+  high?: string;
   xAxis?: AxisOptions;
+}
+
+/** Error bars to the ends of intervals that need not lie around their value; none if all are empty. */
+function endBars(
+  rows: Row[],
+  { measured, low, high }: PaperOptions,
+): Trace | undefined {
+  const reach = (row: Row, end: string | undefined, side: 1 | -1) => {
+    const value = numberOf(row[measured]) ?? 0;
+    const at = end === undefined ? null : numberOf(row[end]);
+    return at === null ? halfWidthOf(row[measured]) : side * (at - value);
+  };
+  const up = rows.map((row) => reach(row, high, 1));
+  const down = rows.map((row) => reach(row, low, -1));
+  if ([...up, ...down].every((length) => length === 0)) return undefined;
+  const symmetric = up.every((length, i) =>
+    Math.abs(length - down[i]) <= 1e-9 * Math.abs(length)
+  );
+  return {
+    type: "data",
+    ...(symmetric ? {} : { symmetric: false }),
+    array: up,
+    ...(symmetric ? {} : { arrayminus: down }),
+  };
 }
 
 /** Per claim the paper's value (hollow) and the measured one (filled, with its interval). */
 export function paperFigure(rows: Row[], options: PaperOptions): FigureSpec {
-  const { claim, paper, measured } = options;
+  const { claim, paper, measured, low, high } = options;
   requireColumns(rows, options.id, [claim, paper, measured]);
   const { width = WIDTH } = options;
   const names = rows.map((row) =>
     wrapText(String(row[claim] ?? "–"), width * 0.36, FONT_SIZE)
       .map(plain).join("<br>")
   );
-  const halves = rows.map((row) => halfWidthOf(row[measured]));
+  const bars = endBars(rows, options);
+  const values = rows.flatMap((row) =>
+    [paper, measured, low, high].map((name) =>
+      name === undefined ? null : numberOf(row[name])
+    )
+  ).filter((value) => value !== null);
   const [blue, orange] = PALETTE;
   const figure = spec(options, [
     {
@@ -673,10 +711,9 @@ export function paperFigure(rows: Row[], options: PaperOptions): FigureSpec {
       x: rows.map((row) => numberOf(row[measured])),
       y: names,
       marker: { symbol: "circle", color: blue, size: 11 },
-      ...(halves.every((half) => half === 0) ? {} : {
+      ...(bars === undefined ? {} : {
         error_x: {
-          type: "data",
-          array: halves,
+          ...bars,
           color: blue,
           thickness: 2,
           width: 6,
@@ -688,7 +725,7 @@ export function paperFigure(rows: Row[], options: PaperOptions): FigureSpec {
   figure.layout = layout(
     { height: 130 + 62 * rows.length, ...options },
     {
-      ...axis({ title: measured, ...options.xAxis }, []),
+      ...axis({ title: measured, ...options.xAxis }, values),
       zeroline: true,
       zerolinecolor: LINE,
       zerolinewidth: 1,

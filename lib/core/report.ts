@@ -105,6 +105,9 @@ export function verdictTable(rows: VerdictRow[]): Table {
   );
 }
 
+/** Values that are further apart than this stand on a log axis. */
+const LOG_SPAN = 1000;
+
 /**
  * The claims with a number of the paper and a measurement, as a figure; null if there are none.
  * Claims of the most frequent unit only: one axis has one unit.
@@ -125,27 +128,45 @@ export function verdictFigure(
     .sort((a, b) => count(b) - count(a))[0];
   const same = shown.filter(({ claim }) => claim.unit === unit);
   if (same.length === 0) return null;
-  const points = same.map(({ claim, measurement }): Row => ({
+  const ends = ({ claim, measurement }: typeof same[number]) => [
+    claim.value!,
+    measurement.low,
+    measurement.high,
+  ];
+  const positive = same.filter((row) => ends(row).every((x) => x > 0));
+  const values = positive.flatMap(ends);
+  const log = Math.max(...values) / Math.min(...values) > LOG_SPAN;
+  // A log axis has no place for 0.
+  const drawn = log ? positive : same;
+  const left = same.filter((row) => !drawn.includes(row))
+    .map(({ claim, measurement }) =>
+      ` Not on this axis: ${claim.id}, ${formatMeasurement(measurement)}.`
+    ).join("");
+  const points = drawn.map(({ claim, measurement }): Row => ({
     claim: claim.id,
     paper: claim.value,
-    measured: {
-      mean: measurement.value,
-      halfWidth: (measurement.high - measurement.low) / 2,
-      n: measurement.n,
-    },
+    measured: measurement.value,
+    low: measurement.low,
+    high: measurement.high,
   }));
-  const full = same.every(({ run }) => run === "full");
+  const full = drawn.every(({ run }) => run === "full");
+  const ratios = drawn.every(({ claim: { rule } }) =>
+    rule?.kind === "direction" && rule.reference === 1
+  );
   return paperFigure(points, {
     id,
     title: "Paper against measured",
     caption: `Hollow: the paper's value. Filled: measured here in the ${
       full ? "recorded full run" : "quick run of this machine"
-    }, with the 95 % interval. Scales differ: compare signs and order.`,
+    }, with the interval of the table below. Scales differ: compare signs and order.${left}`,
     claim: "claim",
     paper: "paper",
     measured: "measured",
+    low: "low",
+    high: "high",
     xAxis: {
-      title: "difference",
+      title: ratios ? "ratio" : "difference",
+      ...(log ? { scale: "log" as const } : {}),
       ...(unit === "" ? {} : { unit }),
     },
   });

@@ -66,6 +66,7 @@ function deviceFigure(arms: ArmSummary[]): FigureSpec[] {
     y: "probability",
     series: "what",
     order: ["sampled", "model"],
+    marks: { sampled: "points", model: "line" },
     xAxis: { title: "input current minus threshold", unit: "uA" },
     yAxis: { title: "probability of +1", range: [-0.03, 1.03] },
   })];

@@ -7,7 +7,6 @@ import {
 } from "../core/images.ts";
 import { fold, type Key, key as keyOf } from "../core/rng.ts";
 import type { Metrics, RunContext } from "../core/runs.ts";
-import { batchNorm, matchBatchNorm } from "../superbnn/batch-norm.ts";
 import { streamGeneratorJj } from "../superbnn/counter.ts";
 import {
   DEFAULT_DEVICE,
@@ -30,7 +29,7 @@ import {
 import { accuracy, simulate, simulateSweep } from "../superbnn/simulate.ts";
 import { simulateStreams } from "../superbnn/streams.ts";
 import {
-  BN_EPS,
+  checkDeployment,
   evaluate,
   type LayerSpec,
   meanEncoding,
@@ -38,7 +37,6 @@ import {
   thermometerEncoding,
   toNetwork,
   train,
-  type TrainedModel,
   type TrainOptions,
   vggSmall,
 } from "../superbnn/train.ts";
@@ -95,33 +93,6 @@ function runDevice(
     fitted: fit.grayZoneUa.value,
     fittedError: 1.96 * fit.grayZoneUa.standardError,
   };
-}
-
-/** Sums of all neurons for which the threshold of a trained network and its batch normalisation agree. */
-function matching(model: TrainedModel): { agreeing: number; compared: number } {
-  let [agreeing, compared] = [0, 0];
-  const matched = model.options.activation === "stochastic" &&
-    model.options.batchNorm === "matched";
-  for (const layer of model.layers.slice(0, -1)) { // scores have no threshold
-    const { gamma, beta, mean, variance, weight } = layer;
-    const fanIn = weight.length / beta.length;
-    for (let j = 0; j < beta.length; j++) {
-      const norm = {
-        gamma: matched ? 1 : gamma[j],
-        beta: beta[j],
-        mean: mean[j],
-        variance: variance[j],
-        eps: BN_EPS,
-      };
-      const { flip, threshold } = matchBatchNorm(norm, { fanIn });
-      for (let sum = -fanIn; sum <= fanIn; sum += 2) {
-        compared++;
-        const fires = (flip ? -sum : sum) > threshold;
-        if (fires === batchNorm(sum, norm) >= 0) agreeing++;
-      }
-    }
-  }
-  return { agreeing, compared };
 }
 
 /** The network without a device: no noise, one tile for every fan-in, exact scores. */
@@ -206,13 +177,16 @@ function runTraining(
     const { accuracy } = evaluate(trained, testSet, { key });
     return { accuracy: 100 * accuracy, loss: trained.losses.at(-1)! };
   }
-  const network = toNetwork(trained, `${data}, ${method}`);
-  context.writeArtifact("network.safetensors", writeNetwork(network));
+  const bytes = writeNetwork(toNetwork(trained, `${data}, ${method}`));
+  context.writeArtifact("network.safetensors", bytes);
+  const network = readNetwork(bytes);
+  const { agreeing, compared } = checkDeployment(trained, network);
   const { labels } = exactly(network, encodeImages(encoding, testSet.images));
   return {
     accuracy: 100 * accuracy(labels, testSet.labels),
     loss: trained.losses.at(-1)!,
-    ...matching(trained),
+    agreeing,
+    compared,
   };
 }
 

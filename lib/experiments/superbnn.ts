@@ -308,7 +308,7 @@ function arms(config: Config): Arm[] {
   const { streamLengths } = config;
   const list: Arm[] = [{
     id: "device",
-    config: { kind: "device", samples: 2000, points: 25 },
+    config: { kind: "device", samples: 400, points: 25 },
     seeds: [1],
   }];
   const add = (id: string, values: object, seeds: number[], needs?: string[]) =>

