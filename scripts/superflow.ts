@@ -8,8 +8,14 @@
  * Verilog with models of its cells (<name>.aqfp.v), the placement (<name>.placement.json), a picture
  * (<name>.svg), names and colours of the layers for KLayout (<name>.lyp) and the report (<name>.json).
  */
-import { existsSync, mkdirSync, readFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmdirSync,
+  statSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import process from "node:process";
 import { Command, Option } from "commander";
 import { SingleBar } from "cli-progress";
@@ -17,8 +23,12 @@ import { DEFAULT_LIBRARY } from "../lib/core/aqfp.ts";
 import { cellModels, writeVerilog } from "../lib/core/formats/verilog.ts";
 import { key } from "../lib/core/rng.ts";
 import { writeAtomic } from "../lib/core/runs.ts";
-import { checkClock, DEFAULT_CLOCK } from "../lib/superflow/clock.ts";
-import { placementFile, readLibrary } from "../lib/superflow/files.ts";
+import { DEFAULT_CLOCK } from "../lib/superflow/clock.ts";
+import {
+  placementFile,
+  readClock,
+  readLibrary,
+} from "../lib/superflow/files.ts";
 import {
   type FlowReport,
   type FlowResult,
@@ -63,6 +73,23 @@ function readJson(path: string): unknown {
       `Cannot read ${path} as it is not JSON: ${(error as Error).message}`,
     );
   }
+}
+
+/**
+ * Makes a folder and those above it, one by one: Node's own recursion never ends below /proc.
+ *
+ * @returns What was made, the innermost first.
+ */
+function makeFolder(path: string): string[] {
+  if (existsSync(path)) {
+    if (statSync(path).isDirectory()) return [];
+    throw new RangeError(
+      `Cannot write to ${path} as it must be a folder: it is a file`,
+    );
+  }
+  const above = makeFolder(dirname(path));
+  mkdirSync(path);
+  return [path, ...above];
 }
 
 /** What the flow leaves on disk, by file name. */
@@ -133,14 +160,14 @@ async function run(path: string, options: Options): Promise<void> {
   const library = options.library === undefined
     ? DEFAULT_LIBRARY
     : readLibrary(readJson(options.library));
-  const clock = { ...DEFAULT_CLOCK };
-  if (options.clock !== undefined) {
-    Object.assign(clock, readJson(options.clock));
-    checkClock(clock);
-  }
+  const clock = options.clock === undefined
+    ? DEFAULT_CLOCK
+    : readClock(readJson(options.clock));
   const maxWireUm = options.maxWire === undefined
     ? undefined
     : positiveInteger("--max-wire")(options.maxWire);
+  // Before the work, so that an hour of it is not lost to a wrong name.
+  const made = makeFolder(resolve(options.out));
   const bar = new SingleBar({
     format: "{bar} {stage}",
     noTTYOutput: false,
@@ -174,11 +201,13 @@ async function run(path: string, options: Options): Promise<void> {
       onProgress: (stage, fraction) =>
         bar.update(STAGES.indexOf(stage) + fraction, { stage }),
     });
+  } catch (error) {
+    for (const folder of made) rmdirSync(folder);
+    throw error;
   } finally {
     bar.stop();
   }
   const files = filesOf(result, library);
-  mkdirSync(options.out, { recursive: true });
   for (const [name, content] of Object.entries(files)) {
     writeAtomic(join(options.out, name), content);
   }

@@ -19,6 +19,7 @@ import { projectRoot } from "../lib/core/runs.ts";
 import { DEFAULT_CLOCK, timing } from "../lib/superflow/clock.ts";
 import {
   placementFile,
+  readClock,
   readLibrary,
   readPlacement,
 } from "../lib/superflow/files.ts";
@@ -192,6 +193,9 @@ test("a wrong library is refused, by the field's name", () => {
         "rules.gdsLayers.via must differ from horizontal",
       ],
       ["rules.wireWidthUm", "4", "rules.wireWidthUm must be a finite number"],
+      ["rules.wireWidthUm", 4.001, "rules.wireWidthUm must be a multiple of"],
+      ["rules.wireSpacingUm", 4e-5, "must be a multiple of 0.001 um"],
+      ["cells.and.delayPs", Infinity, "cells.and.delayPs must be a finite"],
     ] as [string, unknown, string][]
   ) {
     assert.throws(
@@ -201,6 +205,62 @@ test("a wrong library is refused, by the field's name", () => {
       `${path}: ${said}`,
     );
   }
+});
+
+test("a clock file says what it replaces, and may replace only what there is", () => {
+  const clock = readClock({ freqHz: 1e10 });
+  assert.is(clock.freqHz, 1e10);
+  assert.is(clock.setupPs, DEFAULT_CLOCK.setupPs);
+  assert.match(clock.note, /replaced by the reader: freqHz 10000000000$/);
+  assert.is.not(clock.name, DEFAULT_CLOCK.name);
+  const own = readClock({ name: "mine", note: "measured", holdPs: 7 });
+  assert.equal(own, {
+    ...DEFAULT_CLOCK,
+    name: "mine",
+    note: "measured",
+    holdPs: 7,
+  });
+  assert.equal(readClock({}), DEFAULT_CLOCK);
+  assert.throws(() => readClock({ velocity: 9 }), /clockVelocity.*"velocity"/);
+  assert.throws(() => readClock({ note: 5 }), /note must be a text: 5/);
+  assert.throws(() => readClock([]), /an object is required/);
+  assert.throws(() => readClock({ freqHz: "5" }), /freqHz must be a finite/);
+});
+
+test("splitters are those of the library", async () => {
+  const fanout4 =
+    "module f(input a, b, c, d, e, output [3:0] y); assign y = {4{a}} & {b, c, d, e}; endmodule";
+  const { splitter3, splitter4, ...cells } = DEFAULT_LIBRARY.cells;
+  assert.ok(splitter3 && splitter4);
+  const arities = async (cells: typeof DEFAULT_LIBRARY.cells) => {
+    const library = { ...DEFAULT_LIBRARY, cells };
+    const { report } = await superflow({ text: fanout4 }, { library });
+    return Object.entries(report.legalisation!.cells)
+      .filter(([kind]) => kind.startsWith("splitter"));
+  };
+  assert.equal(await arities({ ...cells, splitter3, splitter4 }), [
+    ["splitter4", 1],
+  ]);
+  assert.equal(await arities(cells), [["splitter2", 3]]);
+  // one of four is of no use without one of three
+  assert.equal(await arities({ ...cells, splitter4 }), [["splitter2", 3]]);
+  const message = await superflow({ text: fanout4 }, {
+    library: { ...DEFAULT_LIBRARY, cells },
+    insertion: { splitterCapacity: 3 },
+  }).then(() => "no error", (error: Error) => error.message);
+  assert.match(message, /has them up to 2, splitterCapacity 3/);
+});
+
+test("a chip too large for the file's coordinates is refused", async () => {
+  const { maj, and, ...cells } = DEFAULT_LIBRARY.cells;
+  const library = {
+    ...DEFAULT_LIBRARY,
+    cells: { ...cells, maj, and: { ...and, heightUm: 2e6 } },
+  };
+  const message = await superflow({
+    text: "module m(input a, b, output y); assign y = a & b; endmodule",
+  }, { library }).then(() => "no error", (error: Error) => error.message);
+  assert.match(message, /Cannot lay out m as width and height must be at most/);
 });
 
 test("any damage to a library file is a SyntaxError or no damage", () => {
@@ -281,13 +341,17 @@ test("a bad source or option is one line, exit code 1, and leaves nothing behind
       "module m (input clk, d, output reg q); always @(posedge clk) q <= d; endmodule\n",
     );
     const library = source("library.json", `{"name": "x"}`);
+    const clock = source("clock.json", `{"freqGHz": 5}`);
+    const bare = source("bare", "");
     for (
       const [args, said] of [
         [[wrong], /wrong\.v.*2/],
         [[register], /register.*q/],
         [[join(folder, "none.v")], /none\.v/],
         [["data/rtl/c17.v", "--library", library], /cell library/],
+        [["data/rtl/c17.v", "--clock", clock], /freqGHz/],
         [["data/rtl/c17.v", "--seed", "x"], /--seed x/],
+        [[bare], /a name without extension is none of/],
       ] as [string[], RegExp][]
     ) {
       const { status, stderr } = run(...args, "-o", out);
@@ -296,6 +360,10 @@ test("a bad source or option is one line, exit code 1, and leaves nothing behind
       assert.match(stderr, said);
       assert.not(existsSync(out));
     }
+    // Refused before any work: the source is not even read.
+    const file = run(join(folder, "none.v"), "-o", join(wrong, "below"));
+    assert.is(file.status, 1);
+    assert.match(file.stderr, /wrong\.v as it must be a folder: it is a file/);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -11,6 +11,8 @@ import {
   libraryCellOf,
 } from "../core/aqfp.ts";
 import { FANIN, type Netlist } from "./netlist.ts";
+import { checkClock, type ClockModel, DEFAULT_CLOCK } from "./clock.ts";
+import { DBU_PER_UM } from "./layout.ts";
 import { checkPlacement, type PlacedNetlist } from "./placed.ts";
 
 /** Kinds of cells that every design may need, by library key, with inputs and outputs. */
@@ -62,7 +64,14 @@ export function readLibrary(json: unknown): CellLibrary {
   if (typeof note !== "string") {
     fail("note must say where the numbers come from", note);
   }
+  /** The layout has whole database units: no shape may be rounded away. */
+  const exact = (um: number, name: string, parts: number) => {
+    if (!onGrid(um * DBU_PER_UM, parts)) {
+      fail(`${name} must be a multiple of ${parts / DBU_PER_UM} um`, um);
+    }
+  };
   const grid = positive(gridUm, "gridUm");
+  exact(grid, "gridUm", 2); // names stand in the middle of grid steps
   if (!isObject(rules)) fail("rules must be an object", rules);
   const { gdsLayers, ...lengths } = rules as Fields;
   for (
@@ -72,7 +81,11 @@ export function readLibrary(json: unknown): CellLibrary {
       "viaSizeUm",
       "viaEnclosureUm",
     ]
-  ) positive(lengths[field], `rules.${field}`);
+  ) {
+    const halves = field === "wireWidthUm" || field === "viaSizeUm"; // both sides of a line
+    const um = positive(lengths[field], `rules.${field}`);
+    exact(um, `rules.${field}`, halves ? 2 : 1);
+  }
   if (!isObject(gdsLayers)) {
     fail("rules.gdsLayers must be an object", gdsLayers);
   }
@@ -121,8 +134,8 @@ export function readLibrary(json: unknown): CellLibrary {
         );
       }
     }
-    if (!(typeof c.delayPs === "number" && c.delayPs >= 0)) {
-      fail(`cells.${key}.delayPs must be a number from 0`, c.delayPs);
+    if (!(Number.isFinite(c.delayPs) && c.delayPs >= 0)) {
+      fail(`cells.${key}.delayPs must be a finite number from 0`, c.delayPs);
     }
     for (const [i, field] of (["inputsUm", "outputsUm"] as const).entries()) {
       const pins: unknown = c[field];
@@ -146,6 +159,53 @@ export function readLibrary(json: unknown): CellLibrary {
     }
   }
   return json as unknown as CellLibrary;
+}
+
+/**
+ * The default clock model with numbers of parsed JSON in place of some of its own, checked. Its note
+ * says which, unless the JSON brings a note.
+ *
+ * @throws SyntaxError for a field that the model does not have.
+ * @throws RangeError for a number that cannot be.
+ *
+ * @example
+ * ```ts
+ * readClock({ freqHz: 1e10 }).name; // "meander-5GHz, changed"
+ * ```
+ */
+export function readClock(json: unknown): ClockModel {
+  const known = Object.keys(DEFAULT_CLOCK);
+  const fail = (what: string, given: unknown): never => {
+    throw new SyntaxError(
+      `Cannot read the clock model as ${what}: ${JSON.stringify(given)}`,
+    );
+  };
+  if (!isObject(json)) return fail("an object is required", json);
+  for (const [field, value] of Object.entries(json)) {
+    if (!known.includes(field)) {
+      fail(`its fields are ${known.join(", ")}`, field);
+    }
+    const text = field === "name" || field === "note";
+    if (text && (typeof value !== "string" || value === "")) {
+      fail(`${field} must be a text`, value);
+    }
+  }
+  const changed = Object.entries(json).filter(([field]) =>
+    field !== "name" && field !== "note"
+  );
+  const { name, note } = DEFAULT_CLOCK;
+  const clock: ClockModel = {
+    ...DEFAULT_CLOCK,
+    ...(changed.length > 0 && {
+      name: `${name}, changed`,
+      note: `${note}; replaced by the reader: ${
+        changed.map(([field, value]) => `${field} ${value}`).join(", ")
+      }`,
+    }),
+    ...json,
+  };
+  checkClock(clock);
+  return clock;
 }
 
 /** A placement as it is written to a file. */

@@ -82,6 +82,7 @@ export interface FlowOptions {
   /** The last stage to run; "routing" (default) includes the layout. */
   stopAfter?: Stage;
   synthesis?: SynthesisOptions;
+  /** The default of `splitterCapacity` is the largest splitter of the library. */
   insertion?: Omit<InsertionOptions, "key">;
   /** Keeps the levels, buffers and splitters of a netlist that is already balanced. Default false. */
   keepBalanced?: boolean;
@@ -170,6 +171,13 @@ export interface FlowResult {
 /** A circuit that failed one of the flow's own checks. */
 export class VerificationError extends Error {
   override name = "VerificationError";
+}
+
+/** Most outputs of a splitter: the library has a splitter of that many and of all smaller numbers. */
+function largestSplitter({ cells }: CellLibrary): number {
+  let outputs = 2;
+  while (cells[`splitter${outputs + 1}`] !== undefined) outputs++;
+  return outputs;
 }
 
 function require(condition: boolean, stage: Stage, problem: string): void {
@@ -320,7 +328,15 @@ export async function superflow(
       }: ${stopAfter}`,
     );
   }
-  const hop = options.insertion?.maxLevelsPerHop ?? 1;
+  const largest = largestSplitter(library);
+  const { splitterCapacity = largest } = options.insertion ?? {};
+  if (splitterCapacity > largest) {
+    throw new RangeError(
+      `Cannot run the flow as library ${library.name} must have splitters of 2 to splitterCapacity outputs: it has them up to ${largest}, splitterCapacity ${splitterCapacity}`,
+    );
+  }
+  const insertion = { ...options.insertion, splitterCapacity };
+  const hop = insertion.maxLevelsPerHop ?? 1;
   if (hop > 1 && STAGES.indexOf(stopAfter) > 1) {
     throw new RangeError(
       `Cannot run the flow as placement and routing must have connections between neighbouring rows; the legalised netlist, its counts and its Verilog are available with stopAfter legalisation: maxLevelsPerHop ${hop}`,
@@ -384,7 +400,7 @@ export async function superflow(
   const { levelled, notes, waves } = await legalise(
     reference,
     netlist,
-    options,
+    { ...options, insertion },
     fold(key, "insertion"),
   );
   result.levelled = levelled;
@@ -424,7 +440,7 @@ export async function superflow(
     levels.reduce((a, b) => Math.max(a, b), 0);
   const added = rowsOf(placed) - rowsOf(levelled);
   // Detailed placement exchanges equal pins, and buffer rows add cells.
-  assertLegal(placed, options.insertion);
+  assertLegal(placed, insertion);
   requireEquivalent(reference, placed, "placement");
   const before = timing(placed, library, clock);
   const { slackPs, worstSlackPs, totalNegativeSlackPs } = before;

@@ -42,7 +42,7 @@ import type { Cell, CellKind } from "./netlist.ts";
 import type { RoutedDesign } from "./routing.ts";
 
 /** Database units per micrometre, and one in metres. */
-const DBU_PER_UM = 1000;
+export const DBU_PER_UM = 1000;
 const DBU_M = 1e-9;
 
 const VIA = "via";
@@ -288,6 +288,30 @@ export function labelsOf(
   };
 }
 
+/** Most database units of a coordinate: GDSII has 32 bits. */
+const MAX_DBU = 2 ** 31 - 1;
+
+/** @throws RangeError if the chip is too large for GDSII's coordinates. */
+function requireCoordinates(
+  { placed: { name, cells, x }, library, rowY, rowHeight }: RoutedDesign,
+): void {
+  const { gridUm } = library;
+  const last = rowY.length - 1;
+  let farUm = last < 0 ? 0 : (rowY[last] + rowHeight[last]) * gridUm;
+  cells.forEach((cell, i) => {
+    const { widthUm } = libraryCellOf(library, cell);
+    farUm = Math.max(farUm, x[i] * gridUm + widthUm);
+  });
+  // Half of it, as wires may lead around the outermost cells.
+  if (!(farUm * DBU_PER_UM <= MAX_DBU / 2)) {
+    throw new RangeError(
+      `Cannot lay out ${name} as width and height must be at most ${
+        MAX_DBU / 2 / DBU_PER_UM / 1e6
+      } m, which GDSII's coordinates of 1 nm can hold: ${farUm / 1e6} m`,
+    );
+  }
+}
+
 /** The layout of a routed design, as data; `layoutBytes` gives the file. */
 export function layoutGds(design: RoutedDesign): GdsLibrary {
   const { placed, library, rowY, wires } = design;
@@ -296,6 +320,7 @@ export function layoutGds(design: RoutedDesign): GdsLibrary {
   const layers = rules.gdsLayers;
   const labels = labelsOf(cells, library);
   const grid = dbu(gridUm);
+  requireCoordinates(design);
   const structures = new Map<string, GdsStructure>();
   const references: GdsElement[] = [];
   const texts: GdsElement[] = [];
