@@ -616,6 +616,29 @@ test("removed via: the open input is named", () => {
   assert.is(extractNetlist(bytes, library).netlist, undefined);
 });
 
+test("metal of another datatype is no metal: the wire is open", () => {
+  const bytes = changed((_, top) => {
+    const wires = paths(top, vertical).filter(({ xy }) => xy[0] === 150_000);
+    assert.ok(wires.length > 0);
+    for (const wire of wires) wire.datatype = 7;
+  });
+  differs(bytes, "open", /no output reaches b\.a/);
+  assert.ok(
+    checkDesignRules(bytes, library).some(({ rule, message }) =>
+      rule === "pin access" && message.includes("input a of b")
+    ),
+  );
+  // Across the input pins of m, but on another layer.
+  const y = asymmetricDesign.rowY[1] * 10;
+  const bar = changed((_, top) =>
+    top.push({
+      ...box(vertical, 48, y - 2, 72, y + 2),
+      datatype: 7,
+    } as GdsElement)
+  );
+  assert.equal(compareLayout(bar, asymmetric, library).problems, []);
+});
+
 test("shorting bar: both outputs are named", () => {
   const y = asymmetricDesign.rowY[1] * 10;
   // Across the input pins of m.

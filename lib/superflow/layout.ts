@@ -562,7 +562,9 @@ export function readLayout(
   }
   const outlined = new Set(
     gds.structures.filter(({ elements }) =>
-      elements.some((e) => e.type === "boundary" && e.layer === layers.outline)
+      elements.some((e) =>
+        e.type === "boundary" && e.layer === layers.outline && e.datatype === 0
+      )
     ).map(({ name }) => name),
   );
   const scale = gds.unitM * 1e6;
@@ -606,6 +608,10 @@ export function readLayout(
         yUm: um(y),
         instance,
       });
+      return;
+    }
+    // A layer is a number and a datatype: another datatype is another layer, and no metal of ours.
+    if ((element.type === "box" ? element.boxtype : element.datatype) !== 0) {
       return;
     }
     const outline = element.layer === layers.outline && instance >= 0;
