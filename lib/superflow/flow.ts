@@ -16,6 +16,9 @@
  *   layout         no design rule violation; the netlist extracted from the file's bytes equals the
  *                  placed one and is equivalent to the source
  *
+ * Legalisation and placement are compared with the stage before, which has the same gates: equivalence
+ * carries over. The layout, last, is compared with the source itself.
+ *
  * Scope: the paper's stages as far as its abstract and public sources describe them; cell library,
  * design rules and clock model are ours and are objects that can be replaced.
  */
@@ -233,7 +236,7 @@ async function legalise(
       }
       : await insertBuffers(netlist, { ...insertion, key });
   assertLegal(levelled, insertion);
-  requireEquivalent(reference, levelled, "legalisation");
+  requireEquivalent(netlist, levelled, "legalisation");
   const simulated = checkSimulation(levelled, reference, {
     key,
     clockPhases: clockPhasesFor(insertion.maxLevelsPerHop ?? 1),
@@ -441,7 +444,7 @@ export async function superflow(
   const added = rowsOf(placed) - rowsOf(levelled);
   // Detailed placement exchanges equal pins, and buffer rows add cells.
   assertLegal(placed, insertion);
-  requireEquivalent(reference, placed, "placement");
+  requireEquivalent(levelled, placed, "placement");
   const before = timing(placed, library, clock);
   const { slackPs, worstSlackPs, totalNegativeSlackPs } = before;
   const { leftUm, rightUm } = outlineUm(placed, library);
