@@ -441,7 +441,11 @@ test("growth figure: exponents of made-up powers, and what is faster than n log 
     provenance: { machine: { cpu: "made up" } },
   };
   bench.rows.push({ ...bench.rows[0], name: "other", cells: 1e6 });
-  const [{ caption, data }] = growthFigure(bench);
+  const [{ caption, data, layout }] = growthFigure(bench);
+  // memory from 0 on a linear axis, without a line through it
+  const axis = layout.yaxis2 as { type?: string; range: number[] };
+  assert.is.not(axis.type, "log");
+  assert.is(axis.range[0], 0);
   assert.match(caption, /Adders of 2 to 5 bits/);
   assert.match(caption, /against cells: synthesis 0.00, placement 1.50/);
   assert.match(caption, /memory 0.50/);

@@ -276,7 +276,7 @@ function placementTable(arms: ArmSummary[], { seeds }: Config): ResultTable {
     id: "superflow-placement",
     title: "Placers on the same netlist, library, row width and legaliser",
     caption:
-      `Mean and range over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128. Ours starts four times and places two results in detail; every other placer makes as many attempts, each placed in detail, as give it at least our processor time on average over the circuits, and the cheapest counts ("once": after the first attempt); annealing makes that many times as many moves in one attempt. Period: shortest clock period at which all windows are met; negative slack: sum over all connections that miss theirs, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
+      `Mean and range over ${seeds} seeds. Length along the rows. Earlier placers are re-implementations after their published principles; ours was tuned on adder8, c432, c880, c1355, c1908 and counter_128. Ours starts four times and places two results in detail; every other placer makes as many attempts, each placed in detail, as give it about our processor time or more on average over the circuits (time ratio in the table of gains), and the cheapest counts ("once": after the first attempt); annealing makes that many times as many moves in one attempt. Period: shortest clock period at which all windows are met; negative slack: sum over all connections that miss theirs, ${DEFAULT_CLOCK.name} (${DEFAULT_CLOCK.note}).`,
     columns: [
       "circuit",
       "cells",
@@ -681,7 +681,9 @@ function weightFigure(arms: ArmSummary[]): FigureSpec[] {
       weights.join(", ")
     } (1 is the default), mean over ${
       seedsOf(arms, "weight")
-    } seeds; every line begins at weight 0 with length 1. Both the sum of negative slacks and the worst slack can be bought with wire, at a price that rises steeply: weights above the default cost up to several times the length.`,
+    } seeds; every line begins at weight 0 with length 1. Both the sum of negative slacks and the worst slack can be bought with wire, at a price that rises steeply: weights above the default cost up to ${
+      Math.max(...rows.map(({ length }) => length)).toFixed(1)
+    } times the length of weight 0.`,
     rowHeight: 380,
   })];
 }
@@ -765,9 +767,16 @@ export function growthFigure(
       y: "peakMemoryMb",
       series: "what",
       order: [...stages, "memory"],
-      fits: { memory: { slope: memory.value, intercept: memory.intercept } },
       xAxis: cellsAxis,
-      yAxis: { title: "memory of the process", unit: "MB", scale: "log" },
+      // From 0: what varies between runs of one size would look like growth.
+      yAxis: {
+        title: "memory of the process",
+        unit: "MB",
+        range: [
+          0,
+          1.1 * Math.max(...adders.map(({ peakMemoryMb }) => peakMemoryMb)),
+        ],
+      },
     },
   );
   return [gridFigure([time, space], {
