@@ -22,7 +22,7 @@ import { SingleBar } from "cli-progress";
 import { DEFAULT_LIBRARY } from "../lib/core/aqfp.ts";
 import { cellModels, writeVerilog } from "../lib/core/formats/verilog.ts";
 import { key } from "../lib/core/rng.ts";
-import { writeAtomic } from "../lib/core/runs.ts";
+import { projectRoot, writeAtomic } from "../lib/core/runs.ts";
 import { DEFAULT_CLOCK } from "../lib/superflow/clock.ts";
 import {
   placementFile,
@@ -47,6 +47,8 @@ import { main, positiveInteger, textTable } from "./cli.ts";
 
 interface Options {
   out: string;
+  printLibrary?: boolean;
+  printClock?: boolean;
   top?: string;
   format?: SourceFormat;
   library?: string;
@@ -54,7 +56,7 @@ interface Options {
   placer: PlacementMethod;
   router: Router;
   stopAfter: Stage;
-  keepBalanced: boolean;
+  keepBalanced?: boolean;
   maxLevelsPerHop: string;
   maxWire?: string;
   effort: string;
@@ -114,6 +116,11 @@ function filesOf(
   };
 }
 
+/** "1 wave", "2 waves". */
+function count(n: number, one: string, several = `${one}s`): string {
+  return `${n.toLocaleString("en")} ${n === 1 ? one : several}`;
+}
+
 /** The report as a table for the terminal. */
 function summary(report: FlowReport): string {
   const { synthesis, legalisation, placement, routing, seconds } = report;
@@ -122,41 +129,103 @@ function summary(report: FlowReport): string {
   const rows = [[
     "synthesis",
     took("synthesis"),
-    `${synthesis.gates} gates, ${synthesis.depth} deep`,
+    `${count(synthesis.gates, "gate")}, ${synthesis.depth} deep`,
   ]];
   if (legalisation) {
     rows.push([
       "legalisation",
       took("legalisation"),
-      `${legalisation.buffersAndSplitters} buffers and splitters, ${legalisation.jj} JJ, ${legalisation.depth} phases, ${legalisation.wavesInFlight} waves in flight`,
+      `${
+        count(
+          legalisation.buffersAndSplitters,
+          "buffer or splitter",
+          "buffers and splitters",
+        )
+      }, ${count(legalisation.jj, "JJ", "JJ")}, ${
+        count(legalisation.depth, "level")
+      } between the ports, ${
+        count(legalisation.wavesInFlight, "wave")
+      } in flight`,
     ]);
   }
   if (placement) {
     rows.push([
       "placement",
       took("placement"),
-      `${um(placement.hpwlUm)} along the rows, longest ${
+      `${um(placement.hpwlUm)} along the rows, longest net ${
         um(placement.longestNetUm)
-      }, worst slack ${
+      } with a row pitch of ${report.clock.rowPitchUm} um, worst slack ${
         placement.worstSlackPs.toFixed(1)
-      } ps before routing (clock ${report.clock.name}: ${report.clock.note}), ${placement.bufferRows} buffer rows added`,
+      } ps before routing, ${count(placement.bufferRows, "buffer row")} added${
+        placement.overlongNets > 0
+          ? `, ${count(placement.overlongNets, "net")} above the limit`
+          : ""
+      }`,
     ]);
   }
   if (routing) {
     rows.push([
       "routing",
       took("routing"),
-      `${routing.tracks} tracks (at least ${routing.tracksLowerBound}), ${routing.vias} vias, ${
-        um(routing.wirelengthUm)
-      } of wire, worst slack ${routing.worstSlackPs.toFixed(1)} ps, ${
-        routing.areaMm2.toFixed(2)
+      `${
+        count(routing.tracks, "track")
+      } (at least ${routing.tracksLowerBound}), ${
+        count(routing.vias, "via")
+      }, ${um(routing.wirelengthUm)} of wire, longest ${
+        um(routing.longestNetUm)
+      } as drawn, worst slack ${routing.worstSlackPs.toFixed(1)} ps, ${
+        routing.areaMm2.toPrecision(3)
       } mm2; no design rule violation, layout equal to netlist, equivalent to the source`,
     ]);
   }
   return textTable(rows);
 }
 
-async function run(path: string, options: Options): Promise<void> {
+/** What this program calls the options that a message of the library names. */
+const COMMAND_NAMES: Record<string, string> = {
+  keepBalanced: "--keep-balanced",
+  maxLevelsPerHop: "--max-levels-per-hop",
+  maxWireUm: "--max-wire",
+  stopAfter: "--stop-after",
+};
+
+/** The same error in the words of the command line. */
+function inCommandWords(error: unknown): unknown {
+  if (error instanceof Error) {
+    for (const [name, option] of Object.entries(COMMAND_NAMES)) {
+      error.message = error.message.replaceAll(
+        new RegExp(`\\b${name}\\b`, "g"),
+        option,
+      );
+    }
+  }
+  return error;
+}
+
+/** Names in the folder that an earlier run of the same design wrote and this one did not. */
+function olderFiles(folder: string, written: string[]): string[] {
+  const name = written[0].replace(/\.aqfp\.v$/, "");
+  return [".gds", ".lyp", ".placement.json", ".svg"]
+    .map((ending) => name + ending)
+    .filter((file) =>
+      !written.includes(file) && existsSync(join(folder, file))
+    );
+}
+
+async function run(
+  path: string | undefined,
+  options: Options,
+): Promise<void> {
+  if (options.printLibrary || options.printClock) {
+    const printed = options.printLibrary ? DEFAULT_LIBRARY : DEFAULT_CLOCK;
+    console.log(JSON.stringify(printed, null, 1));
+    return;
+  }
+  if (path === undefined) {
+    throw new RangeError(
+      "Cannot run the flow as a design is required, such as data/rtl/adder8.v: none given; --help tells all",
+    );
+  }
   const library = options.library === undefined
     ? DEFAULT_LIBRARY
     : readLibrary(readJson(options.library));
@@ -203,7 +272,7 @@ async function run(path: string, options: Options): Promise<void> {
     });
   } catch (error) {
     for (const folder of made) rmdirSync(folder);
-    throw error;
+    throw inCommandWords(error);
   } finally {
     bar.stop();
   }
@@ -211,29 +280,75 @@ async function run(path: string, options: Options): Promise<void> {
   for (const [name, content] of Object.entries(files)) {
     writeAtomic(join(options.out, name), content);
   }
-  console.log(summary(result.report));
-  const warnings = result.report.checks.filter((text) =>
-    text.startsWith("warning")
-  );
-  for (const warning of warnings) console.error(warning);
+  const { report } = result;
+  console.log(summary(report));
+  if (report.placement !== undefined) {
+    console.log(
+      `Every slack assumes the clock ${report.clock.name}: ${report.clock.note}.`,
+    );
+  }
+  for (const note of report.notes) console.log(`Note: ${note}.`);
+  for (const warning of report.checks) {
+    if (warning.startsWith("warning")) console.error(warning);
+  }
   console.log(`Written to ${options.out}: ${Object.keys(files).join(", ")}`);
+  const older = olderFiles(options.out, Object.keys(files));
+  if (older.length > 0) {
+    console.error(
+      `Left in ${options.out} by an earlier run, not of this one: ${
+        older.join(", ")
+      }`,
+    );
+  }
 }
+
+const HELP = `
+Placers: superflow (default) is the analytic placer with timing, longest nets and detailed placement;
+taas, gordian, barycentre, median, annealing, topological (order of the netlist) and random are what it
+is compared with. Routers: negotiated (default) searches and gives way; left-edge is the
+textbook's. On a small design another one may win: try them, all results are checked alike.
+
+Files written, <name> being the top module: <name>.aqfp.v (netlist of AQFP cells and their models, for
+simulation and for --keep-balanced), <name>.placement.json, <name>.gds, <name>.lyp (colours: klayout -l
+<name>.lyp <name>.gds), <name>.svg, <name>.json (report). Nothing is written unless all is proven.
+
+The design must be combinational: a register is cut open, its value an input, its next value an output.
+A library or clock of your own: print ours to a file, change it, give it back.
+
+Examples:
+  superflow.ts data/rtl/adder8.v -o out
+  superflow.ts --print-clock > clock.json
+  superflow.ts data/rtl/alu4.v --clock clock.json --placer annealing --effort 2 -o out
+
+Exit code 0 when all is proven and written, 1 otherwise.`;
+
+const { version } = readJson(
+  join(projectRoot(), "package.json"),
+) as { version: string };
 
 const program = new Command("superflow")
   .description("synthesise, place and route an AQFP circuit, and verify it")
-  .argument("<design>", "Verilog RTL or netlist (.v), BLIF or AIGER file")
-  .requiredOption("-o, --out <folder>", "where to write")
-  .option("--top <module>", "top module")
-  .addOption(
-    new Option("--format <name>", "format of the source").choices([
-      "verilog",
-      "blif",
-      "aiger",
-      "netlist",
-    ]),
+  .version(version)
+  .argument(
+    "[design]",
+    "Verilog RTL or netlist (.v, .sv), BLIF (.blif) or AIGER (.aag, .aig) file",
   )
-  .option("--library <file>", "cell library as JSON")
-  .option("--clock <file>", "numbers of the clock model to replace, as JSON")
+  .option("-o, --out <folder>", "where to write", "out")
+  .option(
+    "--top <module>",
+    "top module; needed if several modules are used by no other",
+  )
+  .addOption(
+    new Option(
+      "--format <name>",
+      "format of the source, by its ending unless given; netlist is Verilog of AQFP cells as this program writes it",
+    ).choices(["verilog", "blif", "aiger", "netlist"]),
+  )
+  .option("--library <file>", "cell library as JSON (see --print-library)")
+  .option(
+    "--clock <file>",
+    "numbers of the clock model to replace, as JSON (see --print-clock)",
+  )
   .addOption(
     new Option("--placer <method>", "placement method")
       .choices([...PLACEMENT_METHODS]).default("superflow"),
@@ -251,16 +366,27 @@ const program = new Command("superflow")
   .option(
     "--keep-balanced",
     "keep the buffers and splitters of a balanced netlist",
-    false,
   )
-  .option("--effort <n>", "how many times as long to search a placement", "1")
+  .option(
+    "--effort <n>",
+    "search a placement n times as long, in moves",
+    "1",
+  )
   .option(
     "--max-levels-per-hop <n>",
     "phase skipping: levels that one connection may lead on, with a clock of 4 n phases; above 1 only with --stop-after legalisation",
     "1",
   )
-  .option("--max-wire <um>", "longest net allowed (um)")
-  .option("--seed <n>", "seed", "1")
-  .action((path: string, options: Options) => main(() => run(path, options)));
+  .option(
+    "--max-wire <um>",
+    "longest net allowed (um), along the row and one row pitch of the clock model; buffer rows are added where it is exceeded (default 1000)",
+  )
+  .option("--seed <n>", "of all that is random: same seed, same bytes", "1")
+  .option("--print-library", "print the cell library as JSON and end")
+  .option("--print-clock", "print the clock model as JSON and end")
+  .addHelpText("after", HELP)
+  .action((path: string | undefined, options: Options) =>
+    main(() => run(path, options))
+  );
 
 await program.parseAsync();

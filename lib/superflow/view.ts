@@ -31,7 +31,7 @@ export interface Region {
 }
 
 export interface ViewOptions {
-  /** px; the height follows from the chip's shape. Default 1200. */
+  /** px; the height follows from the chip's shape. Default 1200, less for a chip of few cells. */
   width?: number;
   /** Default: the whole chip. */
   region?: Region;
@@ -216,6 +216,12 @@ function roundLength(um: number): number {
 
 /** Letters smaller than this cannot be read. */
 const MIN_TEXT_PX = 6;
+/** Of a letter's height. */
+const LETTER_WIDTH = 0.62;
+/** A chip of few cells is not blown up beyond this. */
+const MAX_PX_PER_UM = 3;
+/** Height of the names of cells, at most. */
+const CELL_TEXT_UM = 8;
 /** Height of the names of pins. */
 const PIN_TEXT_UM = 4;
 const LEGEND_PX = 46;
@@ -229,17 +235,31 @@ const ROW_LABEL_PX = 92;
  */
 export function chipSvg(
   design: RoutedDesign,
-  { width = 1200, region, title, clock = false }: ViewOptions = {},
+  { width: given, region, title, clock = false }: ViewOptions = {},
 ): string {
   const { placed, library, rowY, rowHeight, wires } = design;
   const cells = placedCells(design);
   const box = chipBox(design, cells);
   const margin = (clock ? 4 : 1) * library.gridUm;
+  const drawnUm = box.x1 - box.x0 + 2 * margin;
+  const width = given ??
+    Math.min(1200, Math.max(620, ROW_LABEL_PX + MAX_PX_PER_UM * drawnUm));
+  // A chip of few cells keeps its size and stands in the middle.
+  const aside = given !== undefined ? 0 : Math.max(
+    0,
+    (width - ROW_LABEL_PX) / MAX_PX_PER_UM - drawnUm,
+  ) / 2;
+  const pxPerUm = (width - ROW_LABEL_PX) / (drawnUm + 2 * aside);
+  // Names of ports that do not fit into their cells stand beside the chip, at every port alike.
+  const portPx = region === undefined ? portLabelPx(cells, pxPerUm) : 0;
+  const beside = portPx === 0
+    ? 0
+    : longestPort(cells) * LETTER_WIDTH * portPx / pxPerUm;
   const view = region ?? {
-    x0: box.x0 - margin,
-    y0: box.y0 - margin,
-    x1: box.x1 + margin,
-    y1: box.y1 + margin,
+    x0: box.x0 - margin - aside,
+    y0: box.y0 - margin - beside,
+    x1: box.x1 + margin + aside,
+    y1: box.y1 + margin + beside,
   };
   if (!(view.x1 > view.x0 && view.y1 > view.y0 && width > ROW_LABEL_PX)) {
     throw new RangeError(
@@ -314,13 +334,14 @@ export function chipSvg(
     );
   }
   parts.push(...cellLabels(cells, view, scale, left, top));
+  if (portPx > 0) parts.push(...portLabels(cells, portPx, left, top));
   const frame = rowLabels(rows, view, top);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="${
       escapeXml(FONT_FAMILY)
     }">`,
     `<rect width="${width}" height="${height}" fill="#ffffff"/>`,
-    legend(design, view, scale, title ?? placed.name, clock),
+    legend(design, view, scale, title ?? placed.name, clock, box),
     `<svg x="${ROW_LABEL_PX}" y="${LEGEND_PX}" width="${
       width - ROW_LABEL_PX
     }" height="${height - LEGEND_PX}">`,
@@ -329,6 +350,47 @@ export function chipSvg(
     ...frame,
     "</svg>",
   ].join("\n") + "\n";
+}
+
+function isPort({ structure }: PlacedCell): boolean {
+  return structure === "in" || structure === "out";
+}
+
+function longestPort(cells: PlacedCell[]): number {
+  return Math.max(0, ...cells.filter(isPort).map(({ name }) => name.length));
+}
+
+/** Size of upright names of ports, 0 where all names fit into their cells. */
+function portLabelPx(cells: PlacedCell[], scale: number): number {
+  const ports = cells.filter(isPort);
+  const fits = CELL_TEXT_UM * scale >= MIN_TEXT_PX &&
+    ports.every(({ x0, x1, name }) =>
+      (x1 - x0) * scale >= MIN_TEXT_PX * LETTER_WIDTH * name.length
+    );
+  if (fits) return 0;
+  const narrowest = Math.min(...ports.map(({ x0, x1 }) => x1 - x0));
+  return Math.max(4, Math.min(10, 0.9 * narrowest * scale));
+}
+
+/** Names of inputs below the chip and of outputs above it, reading upwards. */
+function portLabels(
+  cells: PlacedCell[],
+  sizePx: number,
+  left: (x: number) => string,
+  top: (y: number) => string,
+): string[] {
+  return [
+    `<g fill="${TEXT_COLOR}" font-size="${sizePx.toFixed(2)}">`,
+    ...cells.filter(isPort).map(({ structure, name, x0, x1, y0, y1 }) => {
+      const x = Number(left((x0 + x1) / 2)) + 0.35 * sizePx;
+      const y = structure === "in" ? Number(top(y0)) + 2 : Number(top(y1)) - 2;
+      const anchor = structure === "in" ? "end" : "start";
+      return `<text text-anchor="${anchor}" transform="translate(${
+        x.toFixed(2)
+      } ${y.toFixed(2)}) rotate(-90)">${escapeXml(name)}</text>`;
+    }),
+    "</g>",
+  ];
 }
 
 /** What a cell is and is called, where there is room to read it. */
@@ -343,14 +405,18 @@ function cellLabels(
   for (const cell of cells) {
     if (!meets(cell, view)) continue;
     const widthPx = (cell.x1 - cell.x0) * scale;
-    const lines = cell.structure === "in" || cell.structure === "out"
-      ? [cell.name]
-      : [cell.structure, cell.name];
+    const lines = isPort(cell) ? [cell.name] : [cell.structure, cell.name];
     const longest = Math.max(...lines.map((line) => line.length));
-    const size = Math.min(widthPx / (0.62 * longest), 8 * scale);
+    const size = Math.min(
+      widthPx / (LETTER_WIDTH * longest),
+      CELL_TEXT_UM * scale,
+    );
     // Names that do not fit give way to the kind of cell alone.
     const short = size >= MIN_TEXT_PX ? lines : lines.slice(0, 1);
-    const fit = Math.min(widthPx / (0.62 * short[0].length), 8 * scale);
+    const fit = Math.min(
+      widthPx / (LETTER_WIDTH * short[0].length),
+      CELL_TEXT_UM * scale,
+    );
     const letters = size >= MIN_TEXT_PX ? size : fit;
     if (letters < MIN_TEXT_PX) continue;
     const middle = (cell.y0 + cell.y1) / 2;
@@ -413,8 +479,10 @@ function legend(
   scale: number,
   title: string,
   clock: boolean,
+  box: Region,
 ): string {
   const parts: string[] = [];
+  const sizeUm = (um: number) => Math.round(um).toLocaleString("en");
   const items: [string, string][] = [
     ...PHASE_COLORS.map((color, i): [string, string] => [
       color,
@@ -436,7 +504,9 @@ function legend(
       escapeXml(title)
     }: ${placed.cells.length} cells, ${
       channels.length + 1
-    } rows, ${tracks} tracks; library ${escapeXml(library.name)}</text>`,
+    } rows, ${tracks} tracks; ${sizeUm(box.x1 - box.x0)} x ${
+      sizeUm(box.y1 - box.y0)
+    } um; library ${escapeXml(library.name)}</text>`,
   );
   let x = 10;
   for (const [color, text] of items) {
@@ -472,7 +542,7 @@ export function layerProperties({ rules }: CellLibrary): string {
   const wires = LAYER_COLORS;
   // I0 is solid, I1 hollow, I5 hatched.
   const list: [string, string, string, string, boolean][] = [
-    ["via", `${layers.via}/0`, VIA_COLOR, "I0", true],
+    ["via", `${layers.via}/0`, "#d9a400", "I0", true], // can be seen on black and on white
     ["vertical wires", `${layers.vertical}/0`, wires.vertical, "I5", true],
     [
       "horizontal wires",
@@ -483,7 +553,7 @@ export function layerProperties({ rules }: CellLibrary): string {
     ],
     ["pins", `${layers.pin}/0`, PALETTE[3], "I1", true],
     ["cells", `${layers.outline}/0`, PALETTE[2], "I1", true],
-    ["names of cells", `${layers.label}/${CELL_TEXT}`, TEXT_COLOR, "I1", true],
+    ["names of cells", `${layers.label}/${CELL_TEXT}`, "#808080", "I1", true],
     [
       "names of connections",
       `${layers.label}/${NET_TEXT}`,
