@@ -60,6 +60,7 @@ interface Options {
   maxLevelsPerHop: string;
   maxWire?: string;
   effort: string;
+  maxGates: string;
   seed: string;
 }
 
@@ -185,6 +186,7 @@ function summary(report: FlowReport): string {
 const COMMAND_NAMES: Record<string, string> = {
   keepBalanced: "--keep-balanced",
   maxLevelsPerHop: "--max-levels-per-hop",
+  maxGates: "--max-gates",
   maxWireUm: "--max-wire",
   stopAfter: "--stop-after",
 };
@@ -255,6 +257,9 @@ async function run(
       key: key(positiveInteger("--seed")(options.seed)),
       stopAfter: options.stopAfter,
       keepBalanced: options.keepBalanced,
+      synthesis: {
+        maxGates: positiveInteger("--max-gates")(options.maxGates),
+      },
       insertion: {
         maxLevelsPerHop: positiveInteger("--max-levels-per-hop")(
           options.maxLevelsPerHop,
@@ -380,6 +385,11 @@ const program = new Command("superflow")
   .option(
     "--max-wire <um>",
     "longest net allowed (um), along the row and one row pitch of the clock model; buffer rows are added where it is exceeded (default 1000)",
+  )
+  .option(
+    "--max-gates <n>",
+    "most gates before minimisation; larger designs are refused as soon as they are counted",
+    "30000",
   )
   .option("--seed <n>", "of all that is random: same seed, same bytes", "1")
   .option("--print-library", "print the cell library as JSON and end")

@@ -9,7 +9,11 @@ import {
   describeCounterexample,
 } from "../lib/superflow/equivalence.ts";
 import { isGate, ports } from "../lib/superflow/netlist.ts";
-import { elaborate, synthesise } from "../lib/superflow/synthesis.ts";
+import {
+  elaborate,
+  synthesise,
+  type SynthesisSource,
+} from "../lib/superflow/synthesis.ts";
 
 test("what cannot be a circuit is refused by name and place", async () => {
   const cases: [string, RegExp][] = [
@@ -68,6 +72,36 @@ test("what cannot be a circuit is refused by name and place", async () => {
       message = String(error);
     }
     assert.match(message, pattern);
+  }
+});
+
+test("a design above the limit is refused when it is counted, whatever its format", async () => {
+  const and = "module m (input [3:0] a, output y); assign y = &a; endmodule";
+  const blif =
+    ".model m\n.inputs a b c\n.outputs y\n.names a b t\n11 1\n.names t c y\n11 1\n.end\n";
+  const netlist =
+    "module m (input a, b, c, output y); wire t; and_bb g (.a(a), .b(b), .q(t)); and_bb h (.a(t), .b(c), .q(y)); endmodule";
+  for (
+    const [source, gates] of [
+      [{ text: and }, 3],
+      [{ text: blif, format: "blif" }, 2],
+      [{ text: netlist, format: "netlist" }, 2],
+    ] as [SynthesisSource, number][]
+  ) {
+    let message = "";
+    try {
+      await elaborate(source, { maxGates: gates - 1 });
+    } catch (error) {
+      message = String(error);
+    }
+    assert.match(
+      message,
+      new RegExp(
+        `at most ${gates - 1} gates, .* it has ${gates} or more; .*maxGates`,
+      ),
+    );
+    const { optimised } = await elaborate(source, { maxGates: gates });
+    assert.ok(optimised.cells.length > gates);
   }
 });
 

@@ -26,7 +26,7 @@ import {
 } from "./majority.ts";
 import { Mig, netlistOf } from "./mig.ts";
 import { moduleNames, rootModules } from "./modules.ts";
-import { checkNetlist, type Netlist } from "./netlist.ts";
+import { checkNetlist, isGate, type Netlist } from "./netlist.ts";
 import { runYosys, yosysError, type YosysFiles } from "./yosys.ts";
 
 /** `"netlist"` is structural Verilog, read as it is; `"verilog"` is RTL. */
@@ -54,6 +54,22 @@ export interface SynthesisOptions extends MappingOptions {
   carry?: "ripple" | "lookahead";
   /** Whether ABC minimises the logic first; true by default. */
   optimise?: boolean;
+  /**
+   * Most gates of the design before minimisation; more are refused as soon as they are counted.
+   * Default 30,000, ours: 20,000 take some minutes to the legalised netlist, and the time grows faster
+   * than they.
+   */
+  maxGates?: number;
+}
+
+/** Default of `maxGates`. */
+const MAX_GATES = 30_000;
+
+function refuseSize(file: string, gates: number, maxGates: number): void {
+  if (gates <= maxGates) return;
+  throw new RangeError(
+    `Cannot synthesise ${file} as a design must have at most ${maxGates} gates, for mapping and proof to end within minutes: it has ${gates} or more; give its modules one by one, or raise maxGates`,
+  );
 }
 
 /** All that synthesis knows of a design. */
@@ -486,7 +502,8 @@ function readCommand(
  */
 export async function elaborate(
   source: SynthesisSource,
-  { carry = "lookahead", optimise = true }: SynthesisOptions = {},
+  { carry = "lookahead", optimise = true, maxGates = MAX_GATES }:
+    SynthesisOptions = {},
 ): Promise<Elaboration> {
   const { file, content, format } = await openSource(source);
   if (format === "netlist") {
@@ -494,6 +511,7 @@ export async function elaborate(
       ? content
       : new TextDecoder().decode(content);
     const netlist = readVerilog(text, { file, top: source.top });
+    refuseSize(file, netlist.cells.filter(isGate).length, maxGates);
     return { reference: netlist, optimised: netlist, warnings: [] };
   }
   const { top } = source;
@@ -516,6 +534,7 @@ export async function elaborate(
     "tee -q -o top.txt select -list-mod A:top=1",
     "proc",
     "flatten",
+    `select -assert-max ${maxGates} t:*`,
     // gives nets the names of the source, which `check` then prints
     "opt_clean",
     "check",
@@ -536,6 +555,7 @@ export async function elaborate(
     ...(optimise
       ? [
         "opt",
+        `select -assert-max ${maxGates} t:*`,
         `abc -g AND -script +${
           ABC_SCRIPT.replaceAll("; ", ";").replaceAll(" ", ",")
         }`,
@@ -545,6 +565,9 @@ export async function elaborate(
       : []),
   ];
   const run = await runYosys(script, { ...files, "ripple.v": RIPPLE_CARRY });
+  const tooLarge = /selection contains (\d+) elements, more than the maximum/
+    .exec(run.error ?? "");
+  if (tooLarge !== null) refuseSize(file, Number(tooLarge[1]), maxGates);
   const { "word.json": word, "read.il": read } = run.files;
   const { "kept.txt": kept, "top.txt": chosen } = run.files;
   const roots = top === undefined && chosen !== undefined

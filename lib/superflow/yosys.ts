@@ -76,13 +76,23 @@ export async function runYosys(
   const write = (bytes: Uint8Array | null) => {
     if (bytes !== null) log += decoder.decode(bytes, { stream: true });
   };
+  const printed: Uint8Array[] = [];
+  const keep = (bytes: Uint8Array | null) => {
+    if (bytes !== null) printed.push(bytes.slice());
+  };
   let tree: Tree;
   let failed = false;
   try {
     tree = await yosys.runYosys(
-      ["-Q", "-T", ...(verbose ? [] : ["-q"]), "-p", script.join("\n")],
+      [
+        "-Q",
+        "-T",
+        ...(verbose ? [] : ["-q"]),
+        "-p",
+        (verbose ? script : script.flatMap(printing)).join("\n"),
+      ],
       { ...files },
-      { stdout: write, stderr: write },
+      { stdout: verbose ? write : keep, stderr: write },
     );
   } catch (exit) {
     if (!(exit instanceof yosys.Exit)) throw exit;
@@ -97,6 +107,7 @@ export async function runYosys(
       written[name] = new TextDecoder().decode(content);
     }
   }
+  Object.assign(written, printedFiles(printed));
   const messages = splitMessages(log);
   return failed
     ? {
@@ -106,6 +117,33 @@ export async function runYosys(
         "ERROR: Yosys stopped without a message",
     }
     : { files: written, messages };
+}
+
+/** Stands in the printed output before a file's name. */
+const FILE_MARK = "==== adiabat file ";
+
+/**
+ * A command that writes a file as commands that print it: each of the many small writes to a file
+ * copies all of it, which takes minutes for a file of some megabytes.
+ */
+function printing(command: string): string[] {
+  const match = /^(write_(?:json|rtlil|blif)\b.*) (\S+)$/.exec(command);
+  return match === null
+    ? [command]
+    : [`log -stdout ${FILE_MARK}${match[2]}`, `${match[1]} -`];
+}
+
+/** Files by name from what `printing` commands printed. */
+function printedFiles(printed: readonly Uint8Array[]): Record<string, string> {
+  const decoder = new TextDecoder();
+  const text = printed.map((bytes) => decoder.decode(bytes, { stream: true }))
+    .join("");
+  return Object.fromEntries(
+    text.split(FILE_MARK).slice(1).map((part) => {
+      const end = part.indexOf("\n");
+      return [part.slice(0, end).trim(), part.slice(end + 1)];
+    }),
+  );
 }
 
 /** A token of Verilog, roughly: enough to find a word in a line. */
