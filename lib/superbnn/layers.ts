@@ -54,38 +54,73 @@ export function gatherTiles(x: Tensor, gather: Gather, tile: number): Tensor {
   const [B, inputs] = x.shape;
   const K = Math.ceil(fanIn / tile);
   const R = B * positions;
-  const visit = (f: (to: number, from: number) => void) => {
+  return tf.customGrad((input) => {
+    const value = (input as Tensor).dataSync() as Float32Array;
+    const out = new Float32Array(K * R * tile); // [K, R, Cs]
     for (let k = 0; k < K; k++) {
       const first = k * tile;
       const size = Math.min(tile, fanIn - first);
-      for (let b = 0; b < B; b++) {
-        for (let p = 0; p < positions; p++) {
-          const to = (k * R + b * positions + p) * tile;
+      for (let b = 0, to = k * R * tile; b < B; b++) {
+        const image = b * inputs;
+        for (let p = 0; p < positions; p++, to += tile) {
+          if (indices === null) {
+            const from = image + first;
+            for (let i = 0; i < size; i++) out[to + i] = value[from + i];
+            continue;
+          }
           const at = p * fanIn + first;
           for (let i = 0; i < size; i++) {
-            const index = indices === null ? first + i : indices[at + i];
-            f(to + i, index < 0 ? -1 : b * inputs + index);
+            const index = indices[at + i];
+            out[to + i] = index < 0 ? outside : value[image + index];
           }
         }
       }
     }
-  };
-  return tf.customGrad((input) => {
-    const value = (input as Tensor).dataSync();
-    const out = new Float32Array(K * R * tile); // [K, R, Cs]
-    visit((to, from) => out[to] = from < 0 ? outside : value[from]);
     return {
       value: tf.tensor3d(out, [K, R, tile]),
-      gradFunc: (dy) => {
-        const d = (dy as Tensor).dataSync();
-        const back = new Float32Array(B * inputs);
-        visit((to, from) => {
-          if (from >= 0) back[from] += d[to];
-        });
-        return tf.tensor2d(back, [B, inputs]);
-      },
+      gradFunc: (dy) =>
+        tf.tensor2d(
+          scatterTiles(
+            (dy as Tensor).dataSync() as Float32Array,
+            gather,
+            tile,
+            [B, inputs],
+          ),
+          [B, inputs],
+        ),
     };
   })(x);
+}
+
+/** Gradients of the inputs of every tile, [K, R, Cs], added up where they came from: [B, inputs]. */
+function scatterTiles(
+  d: Float32Array,
+  { indices, fanIn, positions }: Gather,
+  tile: number,
+  [B, inputs]: [number, number],
+): Float32Array {
+  const back = new Float32Array(B * inputs);
+  const K = Math.ceil(fanIn / tile);
+  for (let k = 0, to = 0; k < K; k++) {
+    const first = k * tile;
+    const size = Math.min(tile, fanIn - first);
+    for (let b = 0; b < B; b++) {
+      const image = b * inputs;
+      for (let p = 0; p < positions; p++, to += tile) {
+        if (indices === null) {
+          const from = image + first;
+          for (let i = 0; i < size; i++) back[from + i] += d[to + i];
+          continue;
+        }
+        const at = p * fanIn + first;
+        for (let i = 0; i < size; i++) {
+          const index = indices[at + i];
+          if (index >= 0) back[image + index] += d[to + i];
+        }
+      }
+    }
+  }
+  return back;
 }
 
 /** Weights of every tile: [K, out, Cs] from [out, fanIn], 0 in the unused rest. */
@@ -110,35 +145,49 @@ export function maxPool(
   const [B, inputs] = x.shape;
   const outWidth = width / size;
   const outputs = inputs / (size * size);
-  const target = Int32Array.from({ length: inputs }, (_, i) => {
-    const row = Math.floor(i / (width * C));
-    const column = Math.floor(i / C) % width;
-    const place = Math.floor(row / size) * outWidth +
-      Math.floor(column / size);
-    return place * C + i % C;
-  });
+  const rowStride = width * C;
+  const outRows = outputs / (outWidth * C);
   return tf.customGrad((input) => {
-    const value = (input as Tensor).dataSync();
-    const out = new Float32Array(B * outputs).fill(-Infinity);
-    const sharers = new Float32Array(B * outputs);
-    for (let b = 0, i = 0; b < B; b++) {
-      for (let j = 0; j < inputs; j++, i++) {
-        const to = b * outputs + target[j];
-        if (value[i] > out[to]) {
-          out[to] = value[i];
-          sharers[to] = 1;
-        } else if (value[i] === out[to]) sharers[to]++;
+    const value = (input as Tensor).dataSync() as Float32Array;
+    const out = new Float32Array(B * outputs);
+    const sharers = new Int32Array(B * outputs);
+    for (let row = 0, to = 0; row < B * outRows; row++) {
+      for (let column = 0; column < outWidth; column++) {
+        const corner = row * size * rowStride + column * size * C;
+        for (let c = 0; c < C; c++, to++) {
+          let most = -Infinity;
+          let n = 0;
+          for (let y = 0; y < size; y++) {
+            for (let x = 0; x < size; x++) {
+              const v = value[corner + y * rowStride + x * C + c];
+              if (v > most) {
+                most = v;
+                n = 1;
+              } else if (v === most) n++;
+            }
+          }
+          out[to] = most;
+          sharers[to] = n;
+        }
       }
     }
     return {
       value: tf.tensor2d(out, [B, outputs]),
       gradFunc: (dy) => {
-        const d = (dy as Tensor).dataSync();
+        const d = (dy as Tensor).dataSync() as Float32Array;
         const back = new Float32Array(value.length);
-        for (let b = 0, i = 0; b < B; b++) {
-          for (let j = 0; j < inputs; j++, i++) {
-            const to = b * outputs + target[j];
-            if (value[i] === out[to]) back[i] = d[to] / sharers[to];
+        for (let row = 0, to = 0; row < B * outRows; row++) {
+          for (let column = 0; column < outWidth; column++) {
+            const corner = row * size * rowStride + column * size * C;
+            for (let c = 0; c < C; c++, to++) {
+              const share = d[to] / sharers[to];
+              for (let y = 0; y < size; y++) {
+                for (let x = 0; x < size; x++) {
+                  const i = corner + y * rowStride + x * C + c;
+                  if (value[i] === out[to]) back[i] = share;
+                }
+              }
+            }
           }
         }
         return tf.tensor2d(back, [B, inputs]);

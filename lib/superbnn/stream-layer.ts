@@ -40,21 +40,28 @@ interface TileTable {
   /** dE[m_k]/dV = 2 dp/dV. */
   slope: Float32Array;
   /** Alias tables of Binomial(L, p): [neurons, n + 1, 2^aliasBits]. */
-  alias: Uint32Array;
+  alias: Int32Array;
   aliasBits: number;
 }
 
-/** Chances of 0 ... L successes. */
-function binomialMass(L: number, p: number): Float64Array {
-  const mass = new Float64Array(L + 1);
+/** Chances of 0 ... L successes, into `mass`. */
+function binomialMass(L: number, p: number, mass: Float64Array): void {
   // The smaller chance is expanded, so that (1 - q)^L does not vanish, and read from its own end.
   const q = Math.min(p, 1 - p);
+  const odds = q / (1 - q);
   let term = (1 - q) ** L;
   for (let c = 0; c <= L; c++) {
     mass[p === q ? c : L - c] = term;
-    term *= q / (1 - q) * (L - c) / (c + 1);
+    term *= odds * (L - c) / (c + 1);
   }
-  return mass;
+}
+
+/** Working memory of `fillAlias`, a number for every column. */
+interface AliasScratch {
+  mass: Float64Array;
+  share: Float64Array;
+  small: Int32Array;
+  large: Int32Array;
 }
 
 /**
@@ -63,53 +70,78 @@ function binomialMass(L: number, p: number): Float64Array {
  * another number. A cell holds the cut in its upper bits and the other number in its lower ones.
  */
 function fillAlias(
-  mass: Float64Array,
+  { mass, share, small, large }: AliasScratch,
   bits: number,
-  out: Uint32Array,
+  out: Int32Array,
   at: number,
 ): void {
-  const columns = 2 ** bits;
+  const columns = 1 << bits;
   const whole = 2 ** (32 - bits);
-  const share = new Float64Array(columns);
-  const small: number[] = [];
-  const large: number[] = [];
+  let smalls = 0;
+  let larges = 0;
   for (let c = 0; c < columns; c++) {
-    share[c] = (mass[c] ?? 0) * columns;
-    (share[c] < 1 ? small : large).push(c);
+    share[c] = mass[c] * columns;
+    if (share[c] < 1) small[smalls++] = c;
+    else large[larges++] = c;
   }
-  const cell = (c: number, part: number, other: number) => {
-    const cut = Math.min(whole - 1, Math.round(part * whole));
+  while (smalls > 0 && larges > 0) {
+    const c = small[--smalls];
+    const other = large[larges - 1];
+    const cut = Math.min(whole - 1, Math.round(share[c] * whole));
     out[at + c] = cut * columns + other;
-  };
-  while (small.length > 0 && large.length > 0) {
-    const c = small.pop()!;
-    const other = large[large.length - 1];
-    cell(c, share[c], other);
     share[other] -= 1 - share[c];
-    if (share[other] < 1) small.push(large.pop()!);
+    if (share[other] < 1) small[smalls++] = large[--larges];
   }
   // What is left is full but for rounding; a column without a chance of its own has met a large one above.
-  for (const c of [...small, ...large]) cell(c, 1, c);
+  while (smalls + larges > 0) {
+    const c = larges > 0 ? large[--larges] : small[--smalls];
+    out[at + c] = (whole - 1) * columns + c;
+  }
 }
 
-/** Table of tiles of one size for the thresholds V_th / K of a layer's neurons. */
+/** Entries of a table that occur among sums [tiles, R, neurons]. */
+function usedEntries(
+  sums: Float32Array,
+  neurons: number,
+  size: number,
+): Uint8Array {
+  const width = size + 1;
+  const used = new Uint8Array(neurons * width);
+  for (let i = 0; i < sums.length;) {
+    for (let j = 0; j < neurons; j++, i++) {
+      used[j * width + ((sums[i] + size) >> 1)] = 1;
+    }
+  }
+  return used;
+}
+
+/** Table of tiles of one size for the thresholds V_th / K of a layer's neurons, where their sums need it. */
 function tileTable(
   thresholds: Float64Array,
+  sums: Float32Array,
   size: number,
   { grayZone, streamLength: L }: StreamSettings,
 ): TileTable {
-  const width = size + 1;
-  const length = thresholds.length * width;
-  const probability = new Float32Array(length);
-  const slope = new Float32Array(length);
+  const used = usedEntries(sums, thresholds.length, size);
+  const probability = new Float32Array(used.length);
+  const slope = new Float32Array(used.length);
   const aliasBits = Math.ceil(Math.log2(L + 1));
-  const alias = new Uint32Array(length << aliasBits);
+  const alias = new Int32Array(used.length << aliasBits);
+  const columns = 1 << aliasBits;
+  const scratch = {
+    mass: new Float64Array(columns), // 0 beyond L
+    share: new Float64Array(columns),
+    small: new Int32Array(columns),
+    large: new Int32Array(columns),
+  };
   for (let j = 0, at = 0; j < thresholds.length; j++) {
     for (let V = -size; V <= size; V += 2, at++) {
+      if (used[at] === 0) continue;
       const p = firingProbability(V, thresholds[j], grayZone);
       probability[at] = p;
       slope[at] = expectationGradient(V, thresholds[j], grayZone);
-      fillAlias(binomialMass(L, p), aliasBits, alias, at << aliasBits);
+      binomialMass(L, p, scratch.mass);
+      fillAlias(scratch, aliasBits, alias, at << aliasBits);
     }
   }
   return { size, probability, slope, alias, aliasBits };
@@ -118,15 +150,21 @@ function tileTable(
 /** The table of each tile; two at most, as only the last tile may be smaller. */
 function tileTables(
   thresholds: ArrayLike<number>,
+  sums: Float32Array,
   settings: StreamSettings,
 ): TileTable[] {
   const { crossbarSize: Cs, fanIn } = settings;
   const K = Math.ceil(fanIn / Cs);
+  const inLast = sums.length / K;
   const each = Float64Array.from(thresholds, (t) => t / K);
-  const last = tileTable(each, fanIn - (K - 1) * Cs, settings);
-  const full = K === 1 || last.size === Cs
-    ? last
-    : tileTable(each, Cs, settings);
+  const rest = fanIn - (K - 1) * Cs;
+  if (rest === Cs) {
+    const table = tileTable(each, sums, Cs, settings);
+    return Array.from({ length: K }, () => table);
+  }
+  const last = tileTable(each, sums.subarray(-inLast), rest, settings);
+  if (K === 1) return [last];
+  const full = tileTable(each, sums.subarray(0, -inLast), Cs, settings);
   return Array.from({ length: K }, (_, k) => k < K - 1 ? full : last);
 }
 
@@ -138,18 +176,21 @@ function drawWord(counter: number, k0: number, k1: number): number {
   let h = (Math.imul(counter, 0x9e3779b9) + k0) | 0;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13) ^ k1, 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
+  return h ^ (h >>> 16);
 }
 
 /** Draws of one layer in one step. */
 interface StreamDraw {
   /** m = 2 c / L - K. */
   decoded: Float32Array;
-  /** E[m] */
+  /** E[m]; empty if not asked for. */
   expected: Float32Array;
-  /** Var[m] = (4 / L) sum_k p_k (1 - p_k) */
+  /** Var[m] = (4 / L) sum_k p_k (1 - p_k); empty if not asked for. */
   variance: Float32Array;
 }
+
+/** Neurons at a time, so that their part of the tables stays in the cache. */
+const NEURON_BLOCK = 32;
 
 /** Counts of one tile for all rows, added to those of the tiles before. */
 function drawTile(
@@ -157,63 +198,79 @@ function drawTile(
   first: number,
   rows: number,
   neurons: number,
-  { size, probability, alias, aliasBits }: TileTable,
+  { size, alias, aliasBits }: TileTable,
   [k0, k1]: Uint32Array,
   count: Int32Array,
-  mean: Float32Array,
-  variance: Float32Array,
 ): void {
   const width = size + 1;
   const columns = (1 << aliasBits) - 1;
-  let i = first;
-  let at = 0;
-  for (let r = 0; r < rows; r++) {
-    for (let j = 0; j < neurons; j++, at++, i++) {
-      const entry = (j * width + ((sums[i] + size) >> 1)) | 0;
-      const p = probability[entry];
-      mean[at] += p;
-      variance[at] += p * (1 - p);
-      const word = drawWord(i, k0, k1);
-      const own = word & columns;
-      const cell = alias[(entry << aliasBits) + own];
-      // All ones where the rest of the word is below the cut: a branch would be mispredicted half the time.
-      const below = ((word >>> aliasBits) - (cell >>> aliasBits)) >> 31;
-      count[at] += (own & below) | (cell & columns & ~below);
+  const [a, b] = [k0 | 0, k1 | 0];
+  for (let start = 0; start < neurons; start += NEURON_BLOCK) {
+    const end = Math.min(neurons, start + NEURON_BLOCK);
+    for (let r = 0; r < rows; r++) {
+      for (let j = start, at = r * neurons + start; j < end; j++, at++) {
+        const i = first + at;
+        const entry = j * width + ((sums[i] + size) >> 1);
+        const word = drawWord(i, a, b);
+        const own = word & columns;
+        const cell = alias[(entry << aliasBits) + own];
+        // All ones where the rest of the word is below the cut: a branch would be mispredicted half the time.
+        const below = ((word >>> aliasBits) - (cell >>> aliasBits)) >> 31;
+        count[at] += (own & below) | (cell & columns & ~below);
+      }
     }
   }
 }
 
-/** Counts of all tiles, decoded, with their mean and variance. */
+/** sum_k p_k and, if wanted, sum_k p_k (1 - p_k), of one tile added to those before. */
+function addMoments(
+  sums: Float32Array,
+  first: number,
+  neurons: number,
+  { size, probability }: TileTable,
+  mean: Float32Array,
+  variance: Float32Array,
+): void {
+  const width = size + 1;
+  const withVariance = variance.length > 0;
+  for (let at = 0; at < mean.length;) {
+    for (let j = 0; j < neurons; j++, at++) {
+      const p = probability[j * width + ((sums[first + at] + size) >> 1)];
+      mean[at] += p;
+      if (withVariance) variance[at] += p * (1 - p);
+    }
+  }
+}
+
+/** Counts of all tiles, decoded, with what the gradient of `output` needs of their mean and variance. */
 function drawStream(
   sums: Float32Array,
   [K, R, out]: [number, number, number],
   tables: TileTable[],
   L: number,
   key: Key,
+  output: StreamOutput,
 ): StreamDraw {
+  const compared = output.kind === "compared";
   const count = new Int32Array(R * out);
-  const expected = new Float32Array(R * out);
-  const variance = new Float32Array(R * out);
-  const words = bits(key, 2);
-  tables.forEach((table, k) =>
-    drawTile(
-      sums,
-      k * R * out,
-      R,
-      out,
-      table,
-      words,
-      count,
-      expected,
-      variance,
-    )
+  const expected = new Float32Array(compared ? R * out : 0);
+  const variance = new Float32Array(
+    compared && output.window === null && K > 1 ? R * out : 0,
   );
+  const words = bits(key, 2);
+  tables.forEach((table, k) => {
+    const first = k * R * out;
+    drawTile(sums, first, R, out, table, words, count);
+    if (compared) addMoments(sums, first, out, table, expected, variance);
+  });
   const decoded = new Float32Array(R * out);
   for (let at = 0; at < decoded.length; at++) {
     decoded[at] = 2 * count[at] / L - K;
-    expected[at] = 2 * expected[at] - K;
-    variance[at] *= 4 / L;
   }
+  for (let at = 0; at < expected.length; at++) {
+    expected[at] = 2 * expected[at] - K;
+  }
+  for (let at = 0; at < variance.length; at++) variance[at] *= 4 / L;
   return { decoded, expected, variance };
 }
 
@@ -283,8 +340,9 @@ export function streamLayer(
   const { streamLength: L } = settings;
   return tf.customGrad((...inputs) => {
     const V = (inputs[0] as Tensor).dataSync() as Float32Array;
-    const tables = tileTables((inputs[1] as Tensor).dataSync(), settings);
-    const draw = drawStream(V, [K, R, out], tables, L, fold(key, 0));
+    const tables = tileTables((inputs[1] as Tensor).dataSync(), V, settings);
+    const shape: [number, number, number] = [K, R, out];
+    const draw = drawStream(V, shape, tables, L, fold(key, 0), output);
     const value = draw.decoded;
     if (output.kind === "compared") {
       const [k0, k1] = bits(fold(key, 1), 2);
@@ -299,16 +357,9 @@ export function streamLayer(
       for (let i = 0; i < factor.length; i++) factor[i] *= d[i];
       const dSums = new Float32Array(K * R * out);
       const dThreshold = new Float64Array(out);
-      tables.forEach(({ size, slope }, k) => {
-        for (let r = 0, at = 0, i = k * R * out; r < R; r++) {
-          for (let j = 0; j < out; j++, at++, i++) {
-            const entry = (j * (size + 1) + ((V[i] + size) >> 1)) | 0;
-            const g = slope[entry] * factor[at];
-            dSums[i] = g;
-            dThreshold[j] -= g;
-          }
-        }
-      });
+      tables.forEach((table, k) =>
+        tileGradient(V, k * R * out, table, factor, dSums, dThreshold)
+      );
       return [
         tf.tensor3d(dSums, [K, R, out]),
         tf.tensor1d(Float32Array.from(dThreshold, (g) => g / K)),
@@ -318,14 +369,34 @@ export function streamLayer(
   })(sums, threshold);
 }
 
+/** Gradients to the sums of one tile, and those to the thresholds (but for 1 / K) added to the ones before. */
+function tileGradient(
+  sums: Float32Array,
+  first: number,
+  { size, slope }: TileTable,
+  factor: Float32Array,
+  dSums: Float32Array,
+  dThreshold: Float64Array,
+): void {
+  const width = size + 1;
+  const neurons = dThreshold.length;
+  for (let at = 0, i = first; at < factor.length;) {
+    for (let j = 0; j < neurons; j++, at++, i++) {
+      const g = slope[j * width + ((sums[i] + size) >> 1)] * factor[at];
+      dSums[i] = g;
+      dThreshold[j] -= g;
+    }
+  }
+}
+
 /** dOutput/dE[m] of every neuron. */
 function outputFactor(
-  { expected, variance }: StreamDraw,
+  { decoded, expected, variance }: StreamDraw,
   { streamLength: L, fanIn, crossbarSize }: StreamSettings,
   output: StreamOutput,
 ): Float32Array {
   if (output.kind === "decoded") {
-    return new Float32Array(expected.length).fill(1);
+    return new Float32Array(decoded.length).fill(1);
   }
   const { window } = output;
   if (window !== null) {
