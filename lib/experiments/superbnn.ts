@@ -110,7 +110,6 @@ const CIRCUITS = [
 /** For networks on MNIST: gray zone of about a third of the cells, where their sweeps have their optimum. */
 const MNIST_HARDWARE: Hardware[] = [
   { crossbarSize: 16, grayZone: 4, streamLength: 8 },
-  { crossbarSize: 36, grayZone: 8, streamLength: 8 },
   { crossbarSize: 72, grayZone: 16, streamLength: 8 },
 ];
 
@@ -118,7 +117,7 @@ const MNIST_HARDWARE: Hardware[] = [
 function energySweeps(
   model: string,
   {
-    images = 4000,
+    images = 3000,
     streamLengths = ENERGY_LENGTHS,
     crossbarSizes = MNIST_HARDWARE.map((hardware) => hardware.crossbarSize),
   } = {},
@@ -129,7 +128,7 @@ function energySweeps(
       ...common,
       method: "bnn",
       crossbarSizes,
-      grayZones: [1, 2, 4, 8, 16, 32, 64],
+      grayZones: [2, 4, 8, 16, 32],
     },
     { ...common, method: "matched", grayZones: FACTORS },
   ];
@@ -151,7 +150,7 @@ const full: Config = {
       data: "mnist",
       model: { mlp: hidden },
       images: 60_000,
-      epochs: 4,
+      epochs: 3,
       awareEpochs: 1,
       methods: ["float", "bnn", "matched"],
       hardware: MNIST_HARDWARE,
@@ -160,7 +159,7 @@ const full: Config = {
     {
       data: "cifar-10",
       model: { vgg: [16, 32, 64], dense: [128] },
-      images: 6000,
+      images: 4000,
       epochs: 3,
       awareEpochs: 1,
       testImages: 1000,
@@ -178,7 +177,7 @@ const full: Config = {
       crossbarSizes: [8, 16, 36, 72, 144],
       grayZones: GRAY_ZONES,
       streamLengths: [1, 8, 32],
-      images: 2000,
+      images: 1500,
     },
     ...energySweeps("256-256"),
     ...energySweeps("64-64"),
@@ -242,8 +241,8 @@ const smoke: Config = {
   trainings: [
     {
       data: "fashion-mnist",
-      model: { mlp: [32] },
-      images: 2000,
+      model: { mlp: [16] },
+      images: 1000,
       epochs: 2,
       awareEpochs: 1,
       methods: ["bnn", "matched", "clamped"],
@@ -252,8 +251,8 @@ const smoke: Config = {
     },
     {
       data: "mnist",
-      model: { mlp: [32] },
-      images: 2000,
+      model: { mlp: [16] },
+      images: 1000,
       epochs: 2,
       awareEpochs: 1,
       methods: ["bnn", "matched"],
@@ -265,22 +264,22 @@ const smoke: Config = {
   sweeps: [
     {
       data: "fashion-mnist",
-      model: "32",
+      model: "16",
       method: "bnn",
       crossbarSizes: [16],
-      grayZones: [0.5, 4, 8, 16, 64],
+      grayZones: [1, 4, 8, 16, 64],
       streamLengths: [1, 8],
-      images: 300,
+      images: 200,
     },
-    ...energySweeps("32", {
-      images: 300,
+    ...energySweeps("16", {
+      images: 200,
       streamLengths: [1, 8],
       crossbarSizes: [16],
     }),
   ],
   mismatchSamples: 100,
-  testImages: 500,
-  clocking: { circuits: ["exact-7", "approximate-7"], skips: [1, 2] },
+  testImages: 300,
+  clocking: { circuits: ["exact-6", "approximate-6"], skips: [1, 2] },
   seeds: 2,
 };
 
