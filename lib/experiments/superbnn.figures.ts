@@ -27,9 +27,16 @@ import {
 } from "./superbnn.points.ts";
 import type { Config, Hardware } from "./superbnn.ts";
 
-/** A value with its interval as a table cell. */
-function cell({ mean, low, high, n }: MetricSummary) {
-  return n < 2 ? mean : { mean, halfWidth: (high - low) / 2, n };
+/** An accuracy with its standard deviation: an interval around the mean of a few seeds could pass 100 %. */
+function deviating({ mean, sd, n }: MetricSummary) {
+  return n < 2 ? mean : { mean, halfWidth: sd, n };
+}
+
+/** Powers of ten that the values lie between. */
+function powersOfTen(values: number[]): number[] {
+  const low = Math.floor(Math.log10(Math.min(...values)));
+  const high = Math.ceil(Math.log10(Math.max(...values)));
+  return Array.from({ length: high - low + 1 }, (_, i) => 10 ** (low + i));
 }
 
 function deviceFigure(arms: ArmSummary[]): FigureSpec[] {
@@ -205,7 +212,7 @@ function lengthFigure(arms: ArmSummary[]): FigureSpec[] {
       const rows: Row[] = own.flatMap((point) => [
         {
           cycles: point.streamLength,
-          accuracy: cell(point.accuracy),
+          accuracy: deviating(point.accuracy),
           network: trainingName(point),
         },
         ...(point.method === "bnn"
@@ -232,7 +239,7 @@ function lengthFigure(arms: ArmSummary[]): FigureSpec[] {
     id: "superbnn-length",
     title: "How long the streams must be, MNIST",
     caption:
-      "At the best gray zone of each stream length, chosen on other images. Bars: 95 % intervals over the seeds.",
+      "At the best gray zone of each stream length, chosen on other images. Bars: standard deviation over the seeds.",
     columns: Math.min(3, panels.length),
     rowHeight: 300,
   })];
@@ -258,7 +265,7 @@ function paretoFigure(arms: ArmSummary[]): FigureSpec[] {
       ? [{ of: unchanged, name: "at 4.2 K, deployed unchanged", overhead: 1 }]
       : []),
   ];
-  const rows: Row[] = fronts.flatMap(({ of, name, overhead }) =>
+  const rows = fronts.flatMap(({ of, name, overhead }) =>
     frontOf(of).map((point) => ({
       energy: point.energyJ[MAIN_SET] * overhead * 1e15,
       accuracy: point.accuracy.mean,
@@ -281,38 +288,41 @@ function paretoFigure(arms: ArmSummary[]): FigureSpec[] {
     y: "accuracy",
     series: "network",
     order: fronts.map(({ name }) => name),
-    xAxis: { title: "energy per inference", unit: "fJ", scale: "log" },
+    xAxis: {
+      title: "energy per inference",
+      unit: "fJ",
+      scale: "log",
+      ticks: powersOfTen(rows.map(({ energy }) => energy)),
+    },
     yAxis: { title: "test accuracy", unit: "%" },
   })];
 }
 
 function ablationFigure(arms: ArmSummary[]): FigureSpec[] {
-  const rows: Row[] = armsOf(arms, "deploy").flatMap(
+  const bars = armsOf(arms, "deploy").flatMap(
     ([[data, , method], { metrics, config }]) => {
       if (data !== "fashion-mnist") return [];
       const hardware = config.hardware as unknown as Hardware;
       return [{
         hardware: hardwareName(hardware),
-        accuracy: cell(metrics[`accuracyL${hardware.streamLength}`]),
+        accuracy: metrics[`accuracyL${hardware.streamLength}`],
         method: METHODS[method],
       }];
     },
   );
-  if (rows.length === 0) return [];
-  const lowest = Math.min(
-    ...armsOf(arms, "deploy").flatMap(([[data], { metrics }]) =>
-      data === "fashion-mnist"
-        ? Object.values(metrics).filter(({ mean }) => mean > 0).map((m) =>
-          m.low
-        )
-        : []
-    ),
-  );
+  if (bars.length === 0) return [];
+  const means = bars.map(({ accuracy }) => accuracy.mean);
+  const [lowest, highest] = [Math.min(...means), Math.max(...means)];
+  const margin = Math.max(1, (highest - lowest) / 4);
+  const rows: Row[] = bars.map((bar) => ({
+    ...bar,
+    accuracy: deviating(bar.accuracy),
+  }));
   return [barFigure(rows, {
     id: "superbnn-ablation-figure",
     title: "What each step of the method is worth, Fashion-MNIST",
     caption:
-      "On the hardware of training; bars: 95 % intervals over the seeds. The axis does not start at zero.",
+      "On the hardware of training; bars: standard deviation over the seeds. The axis does not start at zero.",
     x: "hardware",
     y: "accuracy",
     series: "method",
@@ -320,7 +330,10 @@ function ablationFigure(arms: ArmSummary[]): FigureSpec[] {
     yAxis: {
       title: "test accuracy",
       unit: "%",
-      range: [Math.floor(lowest / 5) * 5, 90],
+      range: [
+        Math.max(0, Math.floor(lowest - margin)),
+        Math.min(100, Math.ceil(highest + margin)),
+      ],
     },
   })];
 }

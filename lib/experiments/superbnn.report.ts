@@ -222,6 +222,18 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
 
 // Tables --------------------------------------------------------------------------------------------
 
+/**
+ * An accuracy in %, "84.2 ± 0.3", or "97.1 [93.4, 100]" where that would pass an end of the scale: what no
+ * accuracy can be is left out of the interval, which covers the true one as often as before.
+ */
+function spreadPercent(accuracy: MetricSummary): string {
+  const { mean, low, high, n } = accuracy;
+  if (n < 2 || (low >= 0 && high <= 100)) return spread(accuracy);
+  return `${mean.toFixed(2)} [${Math.max(0, low).toFixed(2)}, ${
+    Math.min(100, high).toFixed(2)
+  }]`;
+}
+
 /** "84.2 ± 0.3" over the seeds; a single one has no interval, and says so. */
 function spread({ mean, low, high, n }: MetricSummary): string {
   return n < 2
@@ -250,7 +262,7 @@ function trainingTable(arms: ArmSummary[]): ResultTable {
         data,
         model,
         METHODS[method] + (hardware === undefined ? "" : ` (${hardware})`),
-        spread(metrics.accuracy),
+        spreadPercent(metrics.accuracy),
         seeds.length,
         timings.trainSeconds === undefined
           ? null
@@ -280,7 +292,7 @@ function ablationTable(arms: ArmSummary[]): ResultTable {
       model,
       hardwareName(config.hardware as unknown as Hardware),
       METHODS[method],
-      ...lengths.map((L) => spread(metrics[`accuracyL${L}`])),
+      ...lengths.map((L) => spreadPercent(metrics[`accuracyL${L}`])),
     ]),
   };
 }
@@ -306,8 +318,8 @@ function counterTable(arms: ArmSummary[]): ResultTable {
           model,
           config.crossbarSize as number,
           L,
-          spread(metrics[`bestAccuracyL${L}`]),
-          spread(metrics[`approximateL${L}`]),
+          spreadPercent(metrics[`bestAccuracyL${L}`]),
+          spreadPercent(metrics[`approximateL${L}`]),
         ])
       ),
   };
@@ -330,7 +342,7 @@ function streamsTable(arms: ArmSummary[]): ResultTable {
     rows: rows.map(([[data, model], { metrics }]) => [
       data,
       model,
-      ...lengths.map((L) => spread(metrics[`accuracyL${L}`])),
+      ...lengths.map((L) => spreadPercent(metrics[`accuracyL${L}`])),
       metrics.generatorJj.mean,
     ]),
   };
@@ -374,7 +386,7 @@ function energyTable(arms: ArmSummary[]): ResultTable {
           point.crossbarSize,
           Number(point.grayZone.toPrecision(3)),
           point.streamLength,
-          spread(point.accuracy),
+          spreadPercent(point.accuracy),
           spread(point.gap),
           Math.round(point.jj),
           ...sets.map((set) =>
