@@ -341,4 +341,36 @@ test("streams: random shapes, more neurons than a block holds, gray zones from n
   }
 });
 
+test("streams: an impossible gray zone, stream or crossbar is refused by name, before any number", () => {
+  const run = (wrong: object) => () =>
+    tf.tidy(() =>
+      streamLayer(
+        tf.tensor3d([0, 2], [1, 2, 1]),
+        tf.tensor1d([0]),
+        {
+          crossbarSize: 4,
+          grayZone: 1,
+          streamLength: 4,
+          fanIn: 4,
+          ...wrong,
+        },
+        { kind: "decoded" },
+        key(0),
+      ).dataSync()
+    );
+  assert.ok(run({})().every((m) => Math.abs(m) <= 1));
+  for (const grayZone of [-1, 0, NaN]) {
+    assert.throws(run({ grayZone }), /grayZone must be/);
+  }
+  for (const streamLength of [0, -1, 1.5, NaN]) {
+    assert.throws(run({ streamLength }), /length must be a whole number/);
+  }
+  for (const crossbarSize of [0, 2.5, NaN]) {
+    assert.throws(run({ crossbarSize }), /size must be a whole number/);
+  }
+  for (const grayZone of [-1, NaN]) {
+    assert.throws(() => firingProbability(2, 0, grayZone), /at least 0/);
+  }
+});
+
 test.run();

@@ -198,6 +198,11 @@ export function firingProbability(
   grayZone: number,
   ties: Ties = "coin",
 ): number {
+  if (!(grayZone >= 0)) {
+    throw new RangeError(
+      `Cannot compute a probability as grayZone must be at least 0: grayZone ${grayZone}`,
+    );
+  }
   if (threshold === -Infinity) return 1;
   if (threshold === Infinity) return 0;
   if (grayZone > 0) return grayZoneCurve((sum - threshold) / grayZone);

@@ -18,7 +18,12 @@
  */
 import { bits, fold, type Key } from "../core/rng.ts";
 import { type Tensor, tf } from "../core/tensor.ts";
-import { expectationGradient, firingProbability } from "./device.ts";
+import { checkStreamLength } from "./binomial.ts";
+import {
+  checkCrossbarSize,
+  expectationGradient,
+  firingProbability,
+} from "./device.ts";
 
 /** A crossbar and how it is read. */
 export interface StreamSettings {
@@ -338,6 +343,8 @@ export function streamLayer(
 ): Tensor {
   const [K, R, out] = sums.shape;
   const { streamLength: L } = settings;
+  checkCrossbarSize(settings.crossbarSize);
+  checkStreamLength(L);
   return tf.customGrad((...inputs) => {
     const V = (inputs[0] as Tensor).dataSync() as Float32Array;
     const tables = tileTables((inputs[1] as Tensor).dataSync(), V, settings);
