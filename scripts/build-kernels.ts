@@ -100,6 +100,43 @@ export async function compile(
   }
 }
 
+/**
+ * Writes a generated file, or with `--check` on the command line compares it: the check of both modules.
+ *
+ * @param target its path
+ * @param build the script that makes it, as `npm run` names it
+ * @throws {Error} if the committed file is not `text`
+ */
+export function writeOrCheck(
+  target: string,
+  text: string,
+  build: string,
+): void {
+  const name = relative(
+    fileURLToPath(new URL("../", import.meta.url)),
+    target,
+  ).replaceAll("\\", "/");
+  if (!process.argv.includes("--check")) {
+    writeFileSync(target, text);
+    console.log(`wrote ${name} (${text.length} characters)`);
+    return;
+  }
+  let committed = "";
+  try {
+    committed = readFileSync(target, "utf8").replaceAll("\r\n", "\n");
+  } catch {
+    // A missing file is a difference like any other.
+  }
+  if (committed !== text) {
+    throw new Error(
+      `${name} is not what ${
+        dirname(name)
+      }/assembly/ compiles to: run \`npm run ${build}\` and commit the result`,
+    );
+  }
+  console.log(`${name} matches its sources`);
+}
+
 async function main(): Promise<void> {
   const base64 = (binary: Uint8Array) => Buffer.from(binary).toString("base64");
   const [simd128, relaxed] = (await Promise.all([
@@ -113,25 +150,7 @@ export const SIMD128 =
 export const RELAXED =
   "${relaxed}";
 `;
-  if (!process.argv.includes("--check")) {
-    writeFileSync(target, text);
-    console.log(
-      `wrote lib/core/kernels/generated.ts (${text.length} characters)`,
-    );
-    return;
-  }
-  let committed = "";
-  try {
-    committed = readFileSync(target, "utf8").replaceAll("\r\n", "\n");
-  } catch {
-    // A missing file is a difference like any other.
-  }
-  if (committed !== text) {
-    throw new Error(
-      "lib/core/kernels/generated.ts is not what lib/core/kernels/assembly/ compiles to: run `npm run build:kernels` and commit the result",
-    );
-  }
-  console.log("lib/core/kernels/generated.ts matches its sources");
+  writeOrCheck(target, text, "build:kernels");
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

@@ -156,8 +156,8 @@ function defaultFormat(
   activationBits: number,
   build: IntegerBuild,
 ): Format {
-  if (weightBits <= 4 && activationBits <= 4) return "pairs";
-  return weightBits <= 4 && build === "relaxed" ? "bytes" : "int8";
+  if (weightBits <= 7 && build === "relaxed") return "bytes";
+  return weightBits <= 4 && activationBits <= 4 ? "pairs" : "int8";
 }
 
 function checkBits(

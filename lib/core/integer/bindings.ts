@@ -941,8 +941,9 @@ export function multiply(
     );
   }
   const mark = engine.mark();
-  const tile = engine.allocate(TILE_BYTES);
   const width = padded(K);
+  const panel = format === "nibble-pairs" ? 8 * width : 0;
+  const tile = engine.allocate(TILE_BYTES + panel);
   switch (format) {
     case "int8":
       kernels.gemmInt8(M, N, width, a.strips, b.pointer, c, tile);

@@ -2,7 +2,7 @@
 // deno-fmt-ignore-file: the formatter drops the decorators of functions
 // C[m, n] = A B^T in integers: one tile of 4 rows by a panel of columns at a time, sums in registers over
 // the whole depth. A strip holds 4 rows, so the tile of a product with a vector, or of the last rows,
-// has its own function of one row. `tile` is scratch of 512 bytes.
+// has its own function of one row. `tile` is scratch of 512 bytes; of gemmNibblePairs 512 + 8 width.
 
 /** Copies `rows` rows of `columns` numbers from a tile of rows of `width` numbers. */
 // @ts-ignore: decorator
@@ -174,10 +174,10 @@ export function gemmBytes(m: i32, n: i32, width: i32, a: usize, b: usize, c: usi
 }
 
 // Two 4-bit weights in one 16-bit lane: v = (w0 + 8) + 4096 w1, which fits for every pair of codes from -8 to 7.
-// The dot product adds S = sum of a v in 32 bits; its low 12 bits, read as signed, are the sum of a (w0 + 8)
-// while that lies in [-2048, 2047]. For a from -8 to 8 a product is -120 to 120, so 17 of them fit, and
-// after 8 pairs of k the low field L moves to a sum of its own. The high field needs none: with T the sum of
-// all S modulo 2^32, it is (T - L) / 4096, exact while it is below 2^19, that is for 8191 products.
+// The dot products add up to S = sum of a v modulo 2^32; L, the sum of a (w0 + 8), agrees with S in its low 12
+// bits. For a from -8 to 8 a product is -120 to 120, so after 8 pairs of k L has moved by at most 1920, and
+// S - L, its low 12 bits read as signed, is by how much. The sum of a w1 is (S - L) / 4096, exact while it is
+// below 2^19, that is for 8191 products.
 
 /** Pairs of k between two moves of the low field. */
 const FIELD_PAIRS: i32 = 8;
@@ -190,6 +190,13 @@ const SPILL_PAIRS: i32 = 2048;
 @inline
 function lowField(s: v128): v128 {
   return i32x4.shr_s(i32x4.shl(s, 20), 20);
+}
+
+/** The sum of the low fields of s, which was l some products ago. */
+// @ts-ignore: decorator
+@inline
+function follow(l: v128, s: v128): v128 {
+  return i32x4.add(l, lowField(i32x4.sub(s, l)));
 }
 
 /** Adds the fields of t, the low one of which sums to l, to the tile's row r. */
@@ -211,86 +218,96 @@ function lanes<T>(b: usize): v128 {
   return v128.and(v128.or(x, i16x8.shl(x, 8)), i16x8.splat(<i16> 0xF00F));
 }
 
+// Written out with a way out after every step, though the depth ends at a multiple of two: V8 moves all loads of a
+// basic block to its start, and with more than one step a block has more of them than registers. Of the
+// same eight steps in one block a third of the speed goes to the stack.
+
 // @ts-ignore: decorator
 @inline
 function pairsTile4<T>(pairs: i32, a: usize, b: usize, tile: usize): void {
   const step = <usize> (sizeof<T>() * 8);
+  const end = a + (<usize> pairs << 4);
   memory.fill(tile, 0, 128);
-  for (let p = 0; p < pairs;) {
-    const last = min(pairs, p + SPILL_PAIRS);
-    let t0 = i32x4.splat(0), t1 = t0, t2 = t0, t3 = t0;
-    let l0 = t0, l1 = t0, l2 = t0, l3 = t0;
-    while (p < last) {
-      let w = lanes<T>(b);
-      let s0 = i32x4.dot_i16x8_s(v128.load32_splat(a), w);
-      let s1 = i32x4.dot_i16x8_s(v128.load32_splat(a, 4), w);
-      let s2 = i32x4.dot_i16x8_s(v128.load32_splat(a, 8), w);
-      let s3 = i32x4.dot_i16x8_s(v128.load32_splat(a, 12), w);
-      if (p + FIELD_PAIRS <= last) { // written out, which is a fifth faster
-        w = lanes<T>(b + 1 * step);
-        s0 = dot(s0, v128.load32_splat(a, 16), w);
-        s1 = dot(s1, v128.load32_splat(a, 20), w);
-        s2 = dot(s2, v128.load32_splat(a, 24), w);
-        s3 = dot(s3, v128.load32_splat(a, 28), w);
-        w = lanes<T>(b + 2 * step);
-        s0 = dot(s0, v128.load32_splat(a, 32), w);
-        s1 = dot(s1, v128.load32_splat(a, 36), w);
-        s2 = dot(s2, v128.load32_splat(a, 40), w);
-        s3 = dot(s3, v128.load32_splat(a, 44), w);
-        w = lanes<T>(b + 3 * step);
-        s0 = dot(s0, v128.load32_splat(a, 48), w);
-        s1 = dot(s1, v128.load32_splat(a, 52), w);
-        s2 = dot(s2, v128.load32_splat(a, 56), w);
-        s3 = dot(s3, v128.load32_splat(a, 60), w);
-        w = lanes<T>(b + 4 * step);
-        s0 = dot(s0, v128.load32_splat(a, 64), w);
-        s1 = dot(s1, v128.load32_splat(a, 68), w);
-        s2 = dot(s2, v128.load32_splat(a, 72), w);
-        s3 = dot(s3, v128.load32_splat(a, 76), w);
-        w = lanes<T>(b + 5 * step);
-        s0 = dot(s0, v128.load32_splat(a, 80), w);
-        s1 = dot(s1, v128.load32_splat(a, 84), w);
-        s2 = dot(s2, v128.load32_splat(a, 88), w);
-        s3 = dot(s3, v128.load32_splat(a, 92), w);
-        w = lanes<T>(b + 6 * step);
-        s0 = dot(s0, v128.load32_splat(a, 96), w);
-        s1 = dot(s1, v128.load32_splat(a, 100), w);
-        s2 = dot(s2, v128.load32_splat(a, 104), w);
-        s3 = dot(s3, v128.load32_splat(a, 108), w);
-        w = lanes<T>(b + 7 * step);
-        s0 = dot(s0, v128.load32_splat(a, 112), w);
-        s1 = dot(s1, v128.load32_splat(a, 116), w);
-        s2 = dot(s2, v128.load32_splat(a, 120), w);
-        s3 = dot(s3, v128.load32_splat(a, 124), w);
-        a += 128;
-        b += 8 * step;
-        p += FIELD_PAIRS;
-      } else {
-        for (p++; p < last; p++) {
-          a += 16;
-          b += step;
-          w = lanes<T>(b);
-          s0 = dot(s0, v128.load32_splat(a), w);
-          s1 = dot(s1, v128.load32_splat(a, 4), w);
-          s2 = dot(s2, v128.load32_splat(a, 8), w);
-          s3 = dot(s3, v128.load32_splat(a, 12), w);
-        }
+  while (a < end) {
+    const last = min(end, a + (SPILL_PAIRS << 4));
+    let s0 = i32x4.splat(0), s1 = s0, s2 = s0, s3 = s0;
+    let l0 = s0, l1 = s0, l2 = s0, l3 = s0;
+    let w: v128;
+    while (a < last) {
+      do {
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
         a += 16;
         b += step;
-      }
-      t0 = i32x4.add(t0, s0);
-      l0 = i32x4.add(l0, lowField(s0));
-      t1 = i32x4.add(t1, s1);
-      l1 = i32x4.add(l1, lowField(s1));
-      t2 = i32x4.add(t2, s2);
-      l2 = i32x4.add(l2, lowField(s2));
-      t3 = i32x4.add(t3, s3);
-      l3 = i32x4.add(l3, lowField(s3));
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+        if (a == last) break;
+        w = lanes<T>(b);
+        s0 = dot(s0, v128.load32_splat(a), w);
+        s1 = dot(s1, v128.load32_splat(a, 4), w);
+        s2 = dot(s2, v128.load32_splat(a, 8), w);
+        s3 = dot(s3, v128.load32_splat(a, 12), w);
+        a += 16;
+        b += step;
+      } while (false);
+      l0 = follow(l0, s0);
+      l1 = follow(l1, s1);
+      l2 = follow(l2, s2);
+      l3 = follow(l3, s3);
     }
-    spill(tile, 0, t0, l0);
-    spill(tile, 1, t1, l1);
-    spill(tile, 2, t2, l2);
-    spill(tile, 3, t3, l3);
+    spill(tile, 0, s0, l0);
+    spill(tile, 1, s1, l1);
+    spill(tile, 2, s2, l2);
+    spill(tile, 3, s3, l3);
   }
 }
 
@@ -309,26 +326,43 @@ function pairsTile1<T>(pairs: i32, a: usize, b: usize, tile: usize): void {
         a += 32;
         b += step << 1;
       }
-      const s = i32x4.add(s0, s1);
-      t = i32x4.add(t, s);
-      l = i32x4.add(l, lowField(s));
+      t = i32x4.add(t, i32x4.add(s0, s1));
+      l = follow(l, t);
       p += count;
     }
     spill(tile, 0, t, l);
   }
 }
 
-/** T is i16 or u8, the type that holds a lane; the tile's low half is 8 times the row's sum too great. */
+/** One panel of nibbles as lanes of 16 bits. */
+function unpackLanes(pairs: i32, b: usize, to: usize): void {
+  for (let p = 0; p < pairs; p++) {
+    v128.store(to, lanes<u8>(b));
+    b += 8;
+    to += 16;
+  }
+}
+
+/** Strips that make it worth to unpack a panel of nibbles once rather than in every tile. */
+const UNPACK_STRIPS: i32 = 3;
+
+/**
+ * T is i16 or u8, the type that holds a lane; the tile's low half is 8 times the row's sum too great. Behind the
+ * tile lies room for a panel of lanes of 16 bits.
+ */
 function gemmLanes<T>(
   m: i32, n: i32, width: i32, a: usize, rowSums: usize, b: usize, c: usize, tile: usize,
 ): void {
   const strips = <usize> width << 3;
+  const unpack = sizeof<T>() == 1 && m > 4 * (UNPACK_STRIPS - 1);
   for (let j = 0; j < n; j += 8) {
+    if (unpack) unpackLanes(width >> 1, b, tile + 512);
     for (let i = 0; i < m; i += 4) {
       const strip = a + <usize> (i >> 2) * strips;
       const rows = min(4, m - i);
       if (rows == 1) pairsTile1<T>(width >> 1, strip, b, tile);
       else if (sizeof<T>() == 2) tilePairs(width >> 1, strip, b, tile);
+      else if (unpack) tilePairs(width >> 1, strip, tile + 512, tile);
       else tileNibblePairs(width >> 1, strip, b, tile);
       for (let r = 0; r < rows; r++) {
         const at = tile + (<usize> r << 5);

@@ -2,28 +2,60 @@
 // deno-fmt-ignore-file: the formatter drops the decorators of functions
 // From floats to codes and back: ranges, quantisation, zero points, requantisation.
 
-/** Smallest and greatest number of every row of x [rows, depth], and 0; NaN if the row has one. */
+/** Bits of infinity: those of numbers without their sign are below, those of NaN above. */
+const INFINITE: i32 = 0x7F800000;
+
+/** Least lane, greatest lane of a vector without NaN. */
+// @ts-ignore: decorator
+@inline
+function leastLane(x: v128): f32 {
+  const y = f32x4.pmin(x, v128.shuffle<f32>(x, x, 2, 3, 0, 1));
+  return min(f32x4.extract_lane(y, 0), f32x4.extract_lane(y, 1));
+}
+// @ts-ignore: decorator
+@inline
+function greatestLane(x: v128): f32 {
+  const y = f32x4.pmax(x, v128.shuffle<f32>(x, x, 2, 3, 0, 1));
+  return max(f32x4.extract_lane(y, 0), f32x4.extract_lane(y, 1));
+}
+
+/**
+ * Smallest and greatest number of every row of x [rows, depth], and 0; the last NaN or infinite number of the row
+ * as both if there is one.
+ *
+ * The comparisons are those of one instruction, which lose NaN; the greatest bits of all numbers find it.
+ */
 export function rangeRows(x: usize, rows: i32, depth: i32, low: usize, high: usize): void {
+  const magnitude = i32x4.splat(0x7FFFFFFF);
   for (let i = 0; i < rows; i++) {
+    const row = x;
     let lows = f32x4.splat(0);
     let highs = f32x4.splat(0);
+    let bits = i32x4.splat(0);
     let k = 0;
     for (; k + 4 <= depth; k += 4) {
       const v = v128.load(x);
-      lows = f32x4.min(lows, v);
-      highs = f32x4.max(highs, v);
+      lows = f32x4.pmin(lows, v);
+      highs = f32x4.pmax(highs, v);
+      bits = i32x4.max_s(bits, v128.and(v, magnitude));
       x += 16;
     }
     for (; k < depth; k++) {
       const v = v128.load32_splat(x);
-      lows = f32x4.min(lows, v);
-      highs = f32x4.max(highs, v);
+      lows = f32x4.pmin(lows, v);
+      highs = f32x4.pmax(highs, v);
+      bits = i32x4.max_s(bits, v128.and(v, magnitude));
       x += 4;
     }
-    const l = f32x4.min(lows, v128.shuffle<f32>(lows, lows, 2, 3, 0, 1));
-    const h = f32x4.max(highs, v128.shuffle<f32>(highs, highs, 2, 3, 0, 1));
-    store<f32>(low, min(f32x4.extract_lane(l, 0), f32x4.extract_lane(l, 1)));
-    store<f32>(high, max(f32x4.extract_lane(h, 0), f32x4.extract_lane(h, 1)));
+    let least = leastLane(lows), greatest = greatestLane(highs);
+    if (i32x4.all_true(i32x4.lt_s(bits, i32x4.splat(INFINITE))) == 0) {
+      for (k = 0; k < depth; k++) {
+        const v = load<f32>(row + (<usize> k << 2));
+        if (!(abs(v) <= f32.MAX_VALUE)) least = greatest = v;
+      }
+    }
+    store<f32>(low, least);
+    store<f32>(high, greatest);
     low += 4;
     high += 4;
   }
