@@ -574,6 +574,40 @@ test("search: every configuration once, accuracies simulated, the front by brute
   }
 });
 
+test("search: a network of its own for every crossbar size", () => {
+  const plain = smallNetwork();
+  // The other one: thresholds that no sum passes, so that the scores of all images are alike.
+  const dead: BinaryNetwork = {
+    ...plain,
+    layers: plain.layers.map((layer) =>
+      layer.kind === "dense"
+        ? { ...layer, thresholds: new Float64Array(6).fill(1e6) }
+        : layer
+    ),
+  };
+  const bits = signs(13, 20 * 100);
+  const options = {
+    grayZones: [0],
+    streamLengths: [1],
+    truth: idealForward(plain, bits).labels,
+    key: key(4),
+  };
+  const search = (
+    network: Parameters<typeof searchHardware>[0],
+    ...crossbarSizes: number[]
+  ) =>
+    searchHardware(network, bits, { ...options, crossbarSizes }).map((
+      { accuracy },
+    ) => accuracy);
+  const [alive] = search(plain, 20);
+  const [none] = search(dead, 64);
+  assert.ok(alive! > none! + 0.2, `${alive} against ${none}`);
+  assert.equal(search((size) => size === 20 ? plain : dead, 20, 64), [
+    alive,
+    none,
+  ]);
+});
+
 test("front by hand; a floor of accuracy takes the cheap and bad off", () => {
   const row = (energyPerInferenceJ: number, accuracy: number) => ({
     crossbarSize: 8,
