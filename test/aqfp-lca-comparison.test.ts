@@ -4,6 +4,7 @@ import * as assert from "uvu/assert";
 import { key } from "../lib/core/rng.ts";
 import {
   amounts,
+  amountsAt,
   applyScenario,
   aqfpInventory,
   compare,
@@ -223,6 +224,21 @@ test("scenarios that cannot be are refused", () => {
     () => compare({ functionalUnit: "chip" as "core" }, inventory),
     /core, throughput or operations/,
   );
+  for (
+    const [name, value, wanted] of [
+      ["pv_share", 2, "from 0 up to 1"],
+      ["line_yield", 0, "above 0 up to 1"],
+      ["pue", 0.9, "from 1"],
+      ["years", 0, "above 0"],
+    ] as [string, number, string][]
+  ) {
+    const said = new RegExp(`${name} must be ${wanted}: ${value}`);
+    assert.throws(
+      () => compare({ parameters: { [name]: value } }, inventory),
+      said,
+    );
+    assert.throws(() => amountsAt(scenarioModel(), { [name]: [value] }), said);
+  }
 });
 
 test("parameters set later are those of a scenario", () => {

@@ -123,6 +123,29 @@ test("sparse and iterative solvers agree with the dense one, both ways", () => {
   }
 });
 
+test("the diagonal is the pivot unless it is below a tenth of its column: no fill where none is needed", () => {
+  // An arrow: each product needs electricity, and making electricity needs each of them.
+  const n = 40;
+  const arrow = (diagonal: number) =>
+    sparseMatrix(
+      n,
+      Array.from({ length: n - 1 }, (_, i) => [
+        { row: i, column: i, value: diagonal },
+        { row: n - 1, column: i, value: -1 },
+        { row: i, column: n - 1, value: -0.01 },
+      ]).flat().concat({ row: n - 1, column: n - 1, value: 5 }),
+    );
+  const b = Float64Array.from(uniform(key(3), n));
+  const filled = [0.11, 0.09].map((diagonal) => {
+    const A = arrow(diagonal);
+    const factors = sparseFactors(A);
+    multiply(A, factors.solve(b)).forEach((v, i) => close(v, b[i], 1e-10));
+    return factors.entries - A.values.length;
+  });
+  assert.is(filled[0], 0);
+  assert.ok(filled[1] > 0, `${filled}`); // the negative control: another row was taken
+});
+
 test("refactored with old pivots = factorised anew", () => {
   const A = randomMatrix(60, 9);
   const factors = sparseFactors(A);
@@ -205,6 +228,43 @@ test("a loop that uses up what it makes is refused by name", () => {
   assert.throws(
     () => assess(systemOf(model), { wafer: 1 }),
     /singular at process "(mill|power plant|fab)"/,
+  );
+});
+
+test("what uses more than it makes is refused by name, alone or in a loop", () => {
+  const own = (kg: number) =>
+    compileInventory(readInventory({
+      ...FACTORY,
+      "exchanges.csv": FACTORY["exchanges.csv"] +
+        `mill,input,steel,${kg},kg,,,,,made up,assumed\n`,
+    }));
+  // A mill makes 1 kg a run: half of it for itself doubles the runs for the same demand.
+  const plain = assess(systemOf(compileInventory(readInventory(FACTORY))), {
+    steel: 1,
+  });
+  const half = assess(systemOf(own(0.5)), { steel: 1 });
+  assert.ok(half.scores[0] > 1.9 * plain.scores[0]);
+  for (const kg of [1, 1.5]) {
+    assert.throws(
+      () => systemOf(own(kg)),
+      new RegExp(`"mill" must make more "steel" .* makes 1 and uses ${kg}`),
+    );
+  }
+  const loop = FACTORY["exchanges.csv"].replace(
+    "input,steel,2,g,lognormal,1.5",
+    "input,steel,1000,g,,",
+  );
+  assert.throws(
+    () =>
+      assess(
+        systemOf(
+          compileInventory(
+            readInventory({ ...FACTORY, "exchanges.csv": loop }),
+          ),
+        ),
+        { wafer: 1 },
+      ),
+    /run backwards: a loop through ".*" uses more than it makes/,
   );
 });
 

@@ -289,6 +289,34 @@ test("Sobol indices of the Ishigami function, analytic", () => {
   });
 });
 
+test("95 % intervals of Sobol indices hold the true ones about as often as they say", () => {
+  const [a, b] = [7, 0.1];
+  const x = (u: number) => Math.PI * (2 * u - 1);
+  const [v1, v2, v13] = [
+    0.5 * (1 + b * Math.PI ** 4 / 5) ** 2,
+    a * a / 8,
+    b * b * Math.PI ** 8 * 8 / 225,
+  ];
+  const v = v1 + v2 + v13;
+  const first = [v1 / v, v2 / v, 0];
+  const total = [(v1 + v13) / v, v2 / v, v13 / v];
+  const held = new Int32Array(6);
+  for (let run = 0; run < 60; run++) {
+    sobolIndices(
+      ([u, w, z]) =>
+        Math.sin(x(u)) + a * Math.sin(x(w)) ** 2 +
+        b * x(z) ** 4 * Math.sin(x(u)),
+      ["x1", "x2", "x3"],
+      { key: fold(key(3), run), samples: 256, resamples: 100 },
+    ).forEach(({ firstLow, firstHigh, totalLow, totalHigh }, i) => {
+      if (firstLow <= first[i] && first[i] <= firstHigh) held[i]++;
+      if (totalLow <= total[i] && total[i] <= totalHigh) held[3 + i]++;
+    });
+  }
+  // Of 60 runs at 95 % fewer than 50 hold with probability 0.001; all six could hold always.
+  held.forEach((count) => assert.ok(count >= 50, `${held}`));
+});
+
 test("Sobol indices of the G function, analytic", () => {
   const a = [0, 1, 9];
   const parts = a.map((c) => 1 / (3 * (1 + c) ** 2));

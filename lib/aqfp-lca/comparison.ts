@@ -215,10 +215,47 @@ function scaled(distribution: Distribution, ratio: number): Distribution {
   }
 }
 
+/** What an assumption can be: above or from the first number, up to the second. */
+const LIMITS: Record<string, { above?: number; from?: number; to?: number }> = {
+  years: { above: 0 },
+  utilisation: { above: 0, to: 1 },
+  pue: { from: 1 }, // a site's power over that of its computers
+  line_yield: { above: 0, to: 1 },
+  pv_share: { from: 0, to: 1 },
+  tool_share: { from: 0, to: 1 },
+  cleanroom_share: { from: 0, to: 1 },
+  sputter_use: { above: 0, to: 1 },
+  by_operations: { from: 0, to: 1 },
+  match_rate: { from: 0, to: 1 },
+  cooler_whole: { from: 0, to: 1 },
+  calibrated: { from: 0, to: 1 },
+};
+
+/** Refuses values that an assumption cannot have, by its name. */
+function checkLimits(name: string, values: ArrayLike<number>): void {
+  const { above = -Infinity, from = -Infinity, to = Infinity } = LIMITS[name] ??
+    {};
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    if (value > above && value >= from && value <= to) continue;
+    const wanted = [
+      above > -Infinity ? `above ${above}` : "",
+      from > -Infinity ? `from ${from}` : "",
+      to < Infinity ? `up to ${to}` : "",
+    ].filter((text) => text !== "").join(" ");
+    throw new RangeError(
+      `Cannot use the scenario as ${name} must be ${
+        wanted === "" ? "a finite number" : wanted
+      }: ${value}`,
+    );
+  }
+}
+
 /**
  * The inventory with a scenario's assumptions in it.
  *
- * @throws RangeError if the scenario names a parameter that is not there, or one that is calculated
+ * @throws RangeError if the scenario names a parameter that is not there, one that is calculated, or a
+ *   value that it cannot have
  */
 export function applyScenario(
   inventory: Inventory,
@@ -228,7 +265,8 @@ export function applyScenario(
     assumptionsOf(scenario, inventory).map((a) => [a.name, a]),
   );
   const names = new Set(inventory.parameters.map(({ name }) => name));
-  for (const name of changes.keys()) {
+  for (const [name, { amount }] of changes) {
+    if (Number.isFinite(amount)) checkLimits(name, [amount]);
     if (!names.has(name)) {
       throw new RangeError(
         `Cannot use scenario "${
@@ -329,6 +367,10 @@ export function amountsAt(
   settings: Record<string, ArrayLike<number>>,
   set: Record<string, number> = {},
 ): Amounts[] {
+  for (const [name, values] of Object.entries(settings)) {
+    checkLimits(name, values);
+  }
+  for (const [name, value] of Object.entries(set)) checkLimits(name, [value]);
   const scores = sweep(
     model,
     PARTS.map((name) => ({ [name]: 1 })),

@@ -86,6 +86,55 @@ export function productRows(
   return rows;
 }
 
+/** Refuses a process that uses as much of its own product as it makes, or more: it could run backwards only. */
+function refuseSelfUse(
+  { processes }: Inventory,
+  entries: readonly { row: number; column: number; value: number }[],
+): void {
+  const made = new Float64Array(processes.length);
+  const used = new Float64Array(processes.length);
+  for (const { row, column, value } of entries) {
+    if (row !== column) continue;
+    if (value > 0) made[column] += value;
+    else used[column] -= value;
+  }
+  processes.forEach(({ name, product }, j) => {
+    if (made[j] === 0 || used[j] < made[j]) return;
+    throw new RangeError(
+      `Cannot solve as "${name}" must make more "${product}" than it uses itself: it makes ${
+        made[j]
+      } and uses ${used[j]}`,
+    );
+  });
+}
+
+/** Refuses a supply below 0 where nothing can avoid a process: a loop then uses more than it makes. */
+function refuseBackwards(
+  { A, processes, products }: System,
+  demand: Float64Array,
+  supply: Float64Array,
+): void {
+  if (demand.some((amount) => amount < 0)) return;
+  for (let j = 0; j < A.n; j++) {
+    for (let p = A.starts[j]; p < A.starts[j + 1]; p++) {
+      // A by-product lowers another process's supply; so does a process that takes something in.
+      const own = A.rows[p] === j;
+      if (own ? A.values[p] <= 0 : A.values[p] > 0) return;
+    }
+  }
+  const most = supply.reduce((m, s) => Math.max(m, Math.abs(s)), 0);
+  const j = supply.findIndex((s) => s < -1e-9 * most);
+  if (j >= 0) {
+    throw new RangeError(
+      `Cannot meet the demand as "${
+        processes[j]
+      }" would have to run backwards: a loop through "${
+        products[j]
+      }" uses more than it makes`,
+    );
+  }
+}
+
 /** The matrices at given values; by default at the amounts of the inventory. */
 export function systemOf(
   model: Model,
@@ -104,6 +153,11 @@ export function systemOf(
   for (const entry of characterisation) {
     C[entry.row][entry.column] += entry.evaluate(values);
   }
+  const entries = technosphere.map((entry) => ({
+    ...at(entry),
+    row: rows[entry.row],
+  }));
+  refuseSelfUse(inventory, entries);
   return {
     model,
     processes: inventory.processes.map(({ name }) => name),
@@ -111,10 +165,7 @@ export function systemOf(
     products: inventory.processes.map(({ product }) => product),
     flows: inventory.flows.map(({ name }) => name),
     impacts: inventory.impacts.map(({ name }) => name),
-    A: sparseMatrix(
-      inventory.processes.length,
-      technosphere.map((entry) => ({ ...at(entry), row: rows[entry.row] })),
-    ),
+    A: sparseMatrix(inventory.processes.length, entries),
     B: biosphere.map(at),
     C,
   };
@@ -231,6 +282,7 @@ export function assess(
       `Cannot trust the solution as its relative residual must be at most ${RESIDUAL_LIMIT}: ${residual}, condition ${solver.condition}`,
     );
   }
+  refuseBackwards(system, f, supply);
   const inventory = new Float64Array(flows.length); // g = B s
   const burdens = impacts.map(() => new Float64Array(processes.length)); // C B
   for (const { row, column, value } of B) {

@@ -701,7 +701,9 @@ function mapFigure(
   map: string,
 ): FigureSpec {
   const { x, y } = MAPS[map];
-  const [xs, ys] = [logSteps(x, steps), logSteps(y, steps)];
+  const [xs, ys] = [logSteps(x, steps), logSteps(y, steps)].map((all) =>
+    all.map((at) => digits(at, 5))
+  );
   const ticks = (low: number, high: number) =>
     Array.from({ length: 9 }, (_, i) => 10 ** (i - 2))
       .flatMap((p) => high / low > 200 ? [p] : [p, 2 * p, 5 * p])
@@ -712,7 +714,7 @@ function mapFigure(
       `${map} total`,
     );
     const z = ys.map((_, i) =>
-      xs.map((_, j) => Math.log10(total[i * xs.length + j]))
+      xs.map((_, j) => digits(Math.log10(total[i * xs.length + j]), 4))
     );
     const base = heatmapFigure([], {
       id: functionalUnit,
