@@ -49,6 +49,11 @@ export function tripScale(
   bits: number,
   maxFactor: number,
 ): number {
+  if (!(Number.isInteger(bits) && bits >= 2 && bits <= 8)) {
+    throw new RangeError(
+      `Cannot set a scale as bits must be 2 to 8: bits ${bits}`,
+    );
+  }
   if (!Number.isInteger(maxFactor) || maxFactor < 0 || maxFactor > 20) {
     throw new RangeError(
       `Cannot set a scale as the largest factor must be a whole number from 0 to 20: ${maxFactor}`,

@@ -149,6 +149,9 @@ export const ENGINES = {
   w4a4: { weights: { bits: 4 }, activations: { bits: 4 } },
 } as const satisfies Record<string, EngineOptions>;
 
+/** Rounds before the first that counts: both compilers of the engine have finished by then. */
+const WARM_UP = 3;
+
 /**
  * Processor time of reading a prompt and of decoding, by engine; one after the other in turns, so that what else
  * the machine does meets all alike. Quantising inputs is in the time, packing weights is not.
@@ -169,14 +172,14 @@ export function measureSpeed(
     metrics[`${name}.modelBytes`] = engine.modelBytes;
     return { name, engine, prefill: [] as number[], decode: [] as number[] };
   });
-  for (let round = -1; round < repeats; round++) {
+  for (let round = -WARM_UP; round < repeats; round++) {
     for (const { engine, prefill, decode } of engines) {
       engine.reset();
       const start = context.cpuSeconds();
       engine.prefill(prompt);
       const middle = context.cpuSeconds();
       for (let i = 0; i < 16; i++) engine.decode(prompt[i % tokens]);
-      if (round < 0) continue; // compiles
+      if (round < 0) continue;
       prefill.push(middle - start);
       decode.push(context.cpuSeconds() - middle);
     }
