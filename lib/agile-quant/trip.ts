@@ -49,6 +49,11 @@ export function tripScale(
   bits: number,
   maxFactor: number,
 ): number {
+  if (!(Number.isInteger(bits) && bits >= 2 && bits <= 8)) {
+    throw new RangeError(
+      `Cannot set a scale as bits must be 2 to 8: bits ${bits}`,
+    );
+  }
   if (!Number.isInteger(maxFactor) || maxFactor < 0 || maxFactor > 20) {
     throw new RangeError(
       `Cannot set a scale as the largest factor must be a whole number from 0 to 20: ${maxFactor}`,
@@ -75,6 +80,9 @@ export function tripZeroPoint(
   return Math.min(top(bits), Math.max(0, zero));
 }
 
+/** Doubles of this size are 1 apart: a number below 2^51 that is added to it is rounded to a whole one. */
+const ROUND = 1.5 * 2 ** 52;
+
 /** X_Q = clip(round(x / step) + zp, 0, 2^b - 1), in single precision as the tensors compute it. */
 function codeOf(x: number, step: number, zeroPoint: number, bits: number) {
   const code = roundHalfEven(Math.fround(x / step)) + zeroPoint;
@@ -97,12 +105,20 @@ export function tripErrors(
     maxFactor: number;
   },
 ): Float64Array {
-  const errors = new Float64Array(channels * (maxFactor + 1));
-  for (let k = 0; k <= maxFactor; k++) {
+  const K = maxFactor + 1;
+  const errors = new Float64Array(channels * K);
+  const most = top(bits) - zeroPoint;
+  for (let k = 0; k < K; k++) {
     const step = Math.fround(2 ** k * scale);
-    for (let at = 0; at < x.length; at++) {
-      const value = step * (codeOf(x[at], step, zeroPoint, bits) - zeroPoint);
-      errors[(at % channels) * (maxFactor + 1) + k] += (x[at] - value) ** 2;
+    for (let row = 0; row < x.length; row += channels) {
+      for (let c = 0; c < channels; c++) {
+        // codeOf(...) - zeroPoint; adding and taking away 1.5 2^52 rounds half to even.
+        const q = Math.fround(x[row + c] / step) + ROUND - ROUND;
+        const value = step *
+          (q < -zeroPoint ? -zeroPoint : q > most ? most : q);
+        const e = x[row + c] - value;
+        errors[c * K + k] += e * e;
+      }
     }
   }
   return errors;

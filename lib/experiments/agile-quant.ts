@@ -19,6 +19,7 @@ import {
   type Importance,
   type Plan,
   plan,
+  type PositionLosses,
   positionLosses,
   pruneSchedule,
   quantizeWeights,
@@ -27,6 +28,7 @@ import {
   type Site,
   siteRanges,
   smooth,
+  tokenCounts,
   tokenSparsity,
   windowLosses,
 } from "../agile-quant/mod.ts";
@@ -46,11 +48,16 @@ import {
   type Experiment,
   type Json,
   type Metrics,
-  projectRoot,
   type RunContext,
 } from "../core/runs.ts";
 import { mean } from "../core/stats.ts";
 import { flatten, type Tensor, tf } from "../core/tensor.ts";
+import {
+  inspected,
+  inspectSite,
+  measureSpeed,
+  modelFolder,
+} from "./agile-quant.parts.ts";
 import { figures, measure, tables } from "./agile-quant.report.ts";
 import {
   domainSplit,
@@ -98,13 +105,15 @@ export type Setting = {
 export interface Config {
   /** Folder in data/models. */
   model: string;
-  /** Text that the model was trained on: its training part calibrates, its test part is predicted. */
+  /** Text of the kind that the model was trained on: its validation part calibrates, its test part is predicted. */
   domains: string[];
   length: number;
   /** Windows of a batch, and batches: 10, as released. */
   calibration: { batches: number; batch: number };
   /** Tokens that are predicted, at every length. */
   evaluationTokens: number;
+  /** Tokens of a prompt, and how often each engine reads it. */
+  speed: { tokens: number; repeats: number };
   /** Settings by arm, in parts. */
   settings: Record<string, PartialSetting>;
   seeds: number;
@@ -120,7 +129,7 @@ type PartialSetting = {
   length?: number;
 };
 
-type Common = Pick<Config, "model" | "calibration" | "evaluationTokens">;
+export type Common = Pick<Config, "model" | "calibration" | "evaluationTokens">;
 
 // Profiles ------------------------------------------------------------------------------------------
 
@@ -131,35 +140,182 @@ const W8: Partial<Weights> = {
   symmetricCodes: true,
 };
 const W4: Partial<Weights> = { method: "gptq", bits: 4 };
+const ROUNDED4: Partial<Weights> = { method: "rtn", bits: 4 };
+
+/** The paper's "-4": 8 bits, and 4 behind attention (Fig. 3: "FC1/FC2" first, then the output projection). */
+const SITES_A4 = { attention: 4, mlp: 4, product: 4 };
+
+/** What int8 engines do without any of the paper's parts: one step per layer, softmax as it is. */
+const PLAIN: Partial<Activations> = { scheme: "layer", softmax: "float" };
+
+/** Weights and activation bits of each width, then every scheme with all tokens and with pruned ones. */
+function widthSettings(
+  name: string,
+  weights: Partial<Weights>,
+  bits: Activations["bits"],
+  schemes: Scheme[],
+  prune: Partial<Pruning>,
+): Record<string, PartialSetting> {
+  return Object.fromEntries(schemes.flatMap((scheme) => {
+    const activations = { scheme, bits };
+    const dense: [string, PartialSetting] = [`${name}/${scheme}`, {
+      weights,
+      activations,
+    }];
+    const pruned: [string, PartialSetting] = [`${name}/${scheme}-pruned`, {
+      weights,
+      activations,
+      pruning: prune,
+    }];
+    return scheme === "layer" || scheme === "trip" ? [dense, pruned] : [dense];
+  }));
+}
+
+/** All settings: pruned layers are the last ones, as in the comment of the released configuration. */
+function settingsOf(
+  layers: number[],
+  lengths: number[],
+): Record<string, PartialSetting> {
+  const prune = { layers, finalRatio: 0.25 };
+  const outlier = { exponent: 5, channels: 2 };
+  return {
+    "w16a16": {},
+    ...Object.fromEntries(
+      lengths.map((
+        length,
+      ) => [`pruned/T${length}`, { pruning: prune, length }]),
+    ),
+    "pruned/original-positions": {
+      pruning: { ...prune, positions: "original" },
+    },
+    "pruned/received": { pruning: { ...prune, importance: "received" } },
+    "pruned/random": { pruning: { ...prune, importance: "random" } },
+    "w4a16/rtn": { weights: ROUNDED4 },
+    "w4a16/gptq": { weights: W4 },
+    "w4a16/gptq-pruned": { weights: W4, pruning: prune },
+    "w8a8/plain": { weights: W8, activations: PLAIN },
+    "w8a8/plain-pruned": { weights: W8, activations: PLAIN, pruning: prune },
+    "w8a8/smooth": { weights: W8, smooth: true, activations: PLAIN },
+    "w8a8/smooth-pruned": {
+      weights: W8,
+      smooth: true,
+      activations: PLAIN,
+      pruning: prune,
+    },
+    "w8a8/smooth-trip": {
+      weights: W8,
+      smooth: true,
+      activations: { scheme: "trip", softmax: "float" },
+    },
+    "w8a8/smooth-trip-pruned": {
+      weights: W8,
+      smooth: true,
+      activations: { scheme: "trip", softmax: "float" },
+      pruning: prune,
+    },
+    ...widthSettings("w8a8", W8, 8, ["layer", "trip", "channel"], prune),
+    ...widthSettings(
+      "w4a8",
+      W4,
+      8,
+      ["layer", "trip", "channel", "token"],
+      prune,
+    ),
+    "w4a8/rtn-trip": { weights: ROUNDED4, activations: { scheme: "trip" } },
+    "w4a8/trip-float-softmax": {
+      weights: W4,
+      activations: { scheme: "trip", softmax: "float" },
+    },
+    ...widthSettings("w4a4-sites", W4, SITES_A4, ["layer", "trip"], prune),
+    "w4a4-sites/rtn-trip": {
+      weights: ROUNDED4,
+      activations: { scheme: "trip", bits: SITES_A4 },
+    },
+    "w4a4-half/trip-pruned": {
+      weights: W4,
+      activations: { scheme: "trip", lowRatio: 0.5 },
+      pruning: prune,
+    },
+    ...widthSettings(
+      "w4a4",
+      W4,
+      4,
+      ["layer", "trip", "channel", "token"],
+      prune,
+    ),
+    "outliers/w8a8/plain": { weights: W8, activations: PLAIN, outlier },
+    "outliers/w8a8/smooth": {
+      weights: W8,
+      smooth: true,
+      activations: PLAIN,
+      outlier,
+    },
+    "outliers/w8a8/layer": {
+      weights: W8,
+      activations: { scheme: "layer" },
+      outlier,
+    },
+    "outliers/w8a8/trip": {
+      weights: W8,
+      activations: { scheme: "trip" },
+      outlier,
+    },
+    "outliers/w8a8/trip-pruned": {
+      weights: W8,
+      activations: { scheme: "trip" },
+      outlier,
+      pruning: prune,
+    },
+  };
+}
+
+/** Those of a profile, in their order. */
+function only(
+  settings: Record<string, PartialSetting>,
+  keep: (id: string) => boolean,
+): Record<string, PartialSetting> {
+  return Object.fromEntries(
+    Object.entries(settings).filter(([id]) => keep(id)),
+  );
+}
 
 const full: Config = {
   model: "base",
   domains: ["brown", "sotu"],
   length: 128,
   calibration: { batches: 10, batch: 4 },
-  evaluationTokens: 16384,
-  settings: {
-    "w16a16": {},
-    "w8a8/layer": { weights: W8, activations: { scheme: "layer" } },
-    "w8a8/trip": { weights: W8, activations: { scheme: "trip" } },
-    "w4a16/gptq": { weights: W4 },
-    "w4a16/rtn": { weights: { method: "rtn", bits: 4 } },
-    "w4a8/trip": { weights: W4, activations: { scheme: "trip" } },
-  },
+  evaluationTokens: 8192,
+  settings: settingsOf([1, 2, 3], [64, 128, 256, 512]),
+  speed: { tokens: 128, repeats: 12 },
   seeds: 3,
 };
 
 const quick: Config = {
   ...full,
   model: "small",
-  evaluationTokens: 4096,
+  domains: ["brown"],
+  calibration: { batches: 3, batch: 4 },
+  evaluationTokens: 2048,
+  settings: only(
+    settingsOf([1, 2], [64, 128, 256]),
+    (id) => !/smooth-|received|channel|rtn-trip|plain-pruned/.test(id),
+  ),
+  speed: { tokens: 128, repeats: 8 },
   seeds: 2,
 };
 
 const smoke: Config = {
   ...quick,
-  calibration: { batches: 2, batch: 2 },
-  evaluationTokens: 1024,
+  length: 64,
+  calibration: { batches: 1, batch: 4 },
+  evaluationTokens: 512,
+  settings: only(
+    settingsOf([1, 2], [32, 64, 128]),
+    (id) =>
+      /^pruned\/T|^w4a16\/(rtn|gptq)$|^w4a8\/(layer|trip)|^w4a4-sites\/(layer|trip-)|^outliers\/w8a8\/(layer|trip)$/
+        .test(id) && !/layer-pruned|softmax/.test(id),
+  ),
+  speed: { tokens: 32, repeats: 2 },
   seeds: 1,
 };
 
@@ -168,10 +324,6 @@ const smoke: Config = {
 /** Plain JSON of a config. */
 function plain(value: object): Record<string, Json> {
   return JSON.parse(JSON.stringify(value));
-}
-
-function modelFolder(name: string): string {
-  return join(projectRoot(), "data", "models", name);
 }
 
 /** The setting in full. */
@@ -220,7 +372,13 @@ function checkConfig(config: Config): void {
       );
     }
   }
-  for (const [id, { activations }] of Object.entries(config.settings)) {
+  for (const [id, part] of Object.entries(config.settings)) {
+    const { activations, weights, smooth, outlier } = part;
+    if (weights?.method === "gptq" && (smooth || outlier !== undefined)) {
+      throw new RangeError(
+        `Cannot run agile-quant as GPTQ's weights are those of the model as it is: ${id} changes the model, weights.method must be rtn`,
+      );
+    }
     const scheme = activations?.scheme;
     if (scheme !== undefined && !SCHEMES.includes(scheme)) {
       throw new RangeError(
@@ -243,11 +401,19 @@ function arms(config: Config): Arm[] {
   const common: Common = { model, calibration, evaluationTokens };
   const seeds = Array.from({ length: config.seeds }, (_, i) => i + 1);
   const made = new Map<string, Arm>();
+  const floats = new Map<string, Arm>();
   const measured: Arm[] = [];
   for (const [id, part] of Object.entries(config.settings)) {
     const setting = settingOf(part, config);
-    const { weights, activations } = setting;
-    const needs = ["data"];
+    const { weights, activations, length, pruning } = setting;
+    const float = `float/T${length}`;
+    const needs = ["data", float];
+    floats.set(float, {
+      id: float,
+      config: plain({ model, evaluationTokens, floatLength: length }),
+      seeds: [1],
+      needs: ["data"],
+    });
     if (weights.method === "gptq") {
       const name = gptqArm(weights);
       needs.push(name);
@@ -259,7 +425,8 @@ function arms(config: Config): Arm[] {
       });
     }
     const calibrated = weights.method === "gptq" || activations !== null ||
-      setting.smooth || setting.outlier !== null;
+      setting.smooth || setting.outlier !== null ||
+      pruning?.importance === "random";
     measured.push({
       id,
       config: plain({ ...common, setting, calibrationLength: config.length }),
@@ -269,8 +436,21 @@ function arms(config: Config): Arm[] {
   }
   return [
     { id: "data", config: { model, domains }, seeds: [1] },
+    ...floats.values(),
     ...made.values(),
     ...measured,
+    {
+      id: "inspect",
+      config: plain({ ...common, inspect: inspected(config) }),
+      seeds: [1],
+      needs: ["data"],
+    },
+    {
+      id: "speed",
+      config: plain({ model, speed: config.speed }),
+      seeds,
+      needs: ["data"],
+    },
   ];
 }
 
@@ -426,36 +606,92 @@ function measureSetting(
   }
   const made = weightsOf(setting, params, config, context);
   const fixed = planOf(setting, config, key);
-  const float = positionLosses(original, config, windows);
-  context.progress(0.4, "calibrates");
-  const calibrated = fixed === null
-    ? undefined
-    : calibratePlan(made.params, fixed, batches);
-  context.progress(0.6, "predicts");
-  const own = positionLosses(made.params, config, windows, {
-    plan: calibrated,
-  });
-  const loss = windowLosses(own);
-  const floatLoss = windowLosses(float, own);
-  const metrics: Metrics = {
-    loss: mean(loss),
-    perplexity: Math.exp(mean(loss)),
-    floatPerplexity: Math.exp(mean(floatLoss)),
-    lossByWindow: loss,
-    floatLossByWindow: floatLoss,
-    keptTokens:
-      own.losses.flatMap((row) =>
-        Array.from(row.filter((x) => !Number.isNaN(x)))
-      ).length,
+  const float: PositionLosses = {
+    losses: lossesOf(
+      context.readArtifact(`float/T${length}`, "losses.bin"),
+      windows.length,
+    ),
+    counts: [],
   };
+  const predict = (fixed: Plan | null) =>
+    positionLosses(made.params, config, windows, {
+      plan: fixed === null || setting.activations === null
+        ? fixed ?? undefined
+        : calibratePlan(made.params, fixed, batches),
+    });
+  context.progress(0.4, "predicts");
+  const own = fixed === null && made.params === original
+    ? float
+    : predict(fixed);
+  // What the same bits give without pruning, on the positions that pruning leaves.
+  const dense = setting.pruning === null
+    ? own
+    : setting.activations === null && setting.weights.method === "float"
+    ? float
+    : predict(planOf({ ...setting, pruning: null }, config, key));
+  const losses = {
+    loss: windowLosses(own),
+    denseLoss: windowLosses(dense, own),
+    floatLoss: windowLosses(float, own),
+    floatLossAll: windowLosses(float),
+  };
+  const metrics: Metrics = {
+    keptTokens: own.losses.reduce(
+      (sum, row) => sum + row.filter((x) => !Number.isNaN(x)).length,
+      0,
+    ),
+    keptByPosition: Array.from(
+      own.losses[0],
+      (_, t) => mean(own.losses.map((row) => Number.isNaN(row[t]) ? 0 : 1)),
+    ),
+  };
+  for (const [name, values] of Object.entries(losses)) {
+    metrics[name] = mean(values);
+    metrics[`${name}ByWindow`] = values;
+    metrics[
+      name.replace(/loss/i, (x) => x === "loss" ? "perplexity" : "Perplexity")
+    ] = Math
+      .exp(mean(values));
+  }
   if (Number.isFinite(made.bitsPerWeight)) {
     metrics.bitsPerWeight = made.bitsPerWeight;
   }
-  if (fixed !== null) {
-    metrics.sparsity = tokenSparsity(length, fixed.tokens.pruneRatios);
+  if (setting.pruning !== null) {
+    const { pruneRatios } = fixed!.tokens;
+    metrics.sparsity = tokenSparsity(length, pruneRatios);
+    metrics.tokensByLayer = tokenCounts(length, pruneRatios);
   }
-  tf.disposeVariables();
   return metrics;
+}
+
+/** Losses by window as bytes, and back. */
+function lossesOf(bytes: Uint8Array, windows: number): Float64Array[] {
+  const all = new Float64Array(bytes.slice().buffer);
+  const T = all.length / windows;
+  return Array.from(
+    { length: windows },
+    (_, w) => all.subarray(w * T, (w + 1) * T),
+  );
+}
+
+/** The float model's losses at every position, for all arms of one length. */
+function measureFloat(
+  { model, evaluationTokens, floatLength: length }: {
+    model: string;
+    evaluationTokens: number;
+    floatLength: number;
+  },
+  context: RunContext,
+): Metrics {
+  const { params, config } = loadHuggingFace(modelFolder(model));
+  const windows = evaluationWindows(idsOf("test", context), {
+    length,
+    limit: Math.ceil(evaluationTokens / length),
+  });
+  const { losses } = positionLosses(params, config, windows);
+  const flat = Float64Array.from(losses.flatMap((row) => Array.from(row)));
+  context.writeArtifact("losses.bin", new Uint8Array(flat.buffer));
+  return { perplexity: Math.exp(mean(flat)), predictedTokens: flat.length };
 }
 
 const experiment: Experiment<Config> = {
@@ -473,6 +709,23 @@ const experiment: Experiment<Config> = {
     >[0];
     if ("domains" in arm) {
       return prepareData(arm as Of<typeof prepareData>, context);
+    }
+    if ("floatLength" in arm) {
+      return measureFloat(arm as Of<typeof measureFloat>, context);
+    }
+    if ("inspect" in arm) {
+      return inspectSite(
+        arm as unknown as Of<typeof inspectSite>,
+        idsOf("validation", context),
+        key,
+      );
+    }
+    if ("speed" in arm) {
+      return measureSpeed(
+        arm as Of<typeof measureSpeed>,
+        idsOf("test", context),
+        context,
+      );
     }
     if ("gptq" in arm) {
       return prepareGptq(
