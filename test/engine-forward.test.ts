@@ -21,11 +21,12 @@ import {
   nestParams,
   parameterShapes,
 } from "../lib/core/llama.ts";
-import type { Quantizer } from "../lib/core/nn.ts";
+import { attention, type Quantizer } from "../lib/core/nn.ts";
 import { roundToNearest } from "../lib/core/quantizer.ts";
 import { fold, key, normal, randomInts } from "../lib/core/rng.ts";
 import { projectRoot } from "../lib/core/runs.ts";
 import { ready, tf } from "../lib/core/tensor.ts";
+import { importantTokens } from "../lib/edgeqat/importance.ts";
 
 await ready();
 
@@ -175,7 +176,10 @@ for (const [name, options] of QUANTIZED) {
       const params = randomModel(config);
       const ids = [...randomInts(key(2), 40, 0, config.vocabSize)];
       const { weights, activations } = options;
-      const fake = fakeQuantizer(weights!.bits!, activations?.bits ?? 8);
+      const fake = fakeQuantizer(
+        weights!.bits!,
+        activations?.bits as number ?? 8,
+      );
       const expected = logitsOf(params, config, ids, { quantizer: () => fake });
       const engine = createEngine(params, config, options);
       const got = engine.prefill(ids, { positions: "all" });
@@ -201,6 +205,119 @@ test("the comparison would see one bit fewer in the activations", () => {
   const got = engine.prefill(ids, { positions: "all" });
   const effect = mean(expected, logitsOf(params, SHAPE, ids));
   assert.ok(mean(got, expected) > ROUNDED_PART * effect);
+  tf.dispose(params);
+});
+
+/**
+ * Logits of fake quantisation with 8 bits for important tokens, 4 for the others: the attention of one layer
+ * chooses for its output, its feed-forward part and the attention of the next.
+ */
+function mixedLogits(
+  params: LlamaParams,
+  config: LlamaConfig,
+  ids: number[],
+  ratio: number,
+): { logits: Float32Array; chosen: Uint8Array[] } {
+  const [low, high] = [4, 8].map((bits) => fakeQuantizer(4, bits));
+  const chosen: Uint8Array[] = [];
+  const logits = logitsOf(params, config, ids, {
+    quantizer: (module) => {
+      const important = chosen.at(-1);
+      if (important === undefined || module === "lm_head") return high;
+      return {
+        weight: low.weight,
+        activation: (x) => {
+          const mask = tf.tensor(Float32Array.from(important), [
+            1,
+            important.length,
+            1,
+          ]);
+          return low.activation!(x).mul(tf.sub(1, mask))
+            .add(high.activation!(x).mul(mask));
+        },
+      };
+    },
+    attend(q, k, v) {
+      const [H, G] = [q.shape[2]!, k.shape[2]!];
+      const [T, Dh] = [q.shape[1]!, q.shape[3]!];
+      const [Q, K] = [q, k].map((x) => x.dataSync());
+      const scores = new Float64Array(T);
+      for (let h = 0; h < H; h++) {
+        const g = Math.floor(h * G / H);
+        for (let t = 0; t < T; t++) {
+          const e = Array.from({ length: t + 1 }, (_, s) => {
+            let sum = 0;
+            for (let d = 0; d < Dh; d++) {
+              sum += Q[(t * H + h) * Dh + d] * K[(s * G + g) * Dh + d];
+            }
+            return Math.exp(sum / Math.sqrt(Dh));
+          });
+          scores[t] += e[0] / e.reduce((a, b) => a + b) / H;
+        }
+      }
+      chosen.push(importantTokens(scores, ratio));
+      return attention(q, k, v, { causal: true });
+    },
+  });
+  return { logits, chosen };
+}
+
+test("tokens with bits by importance: logits and choice of fake quantisation, in every format", () => {
+  for (const change of Object.values(VARIANTS)) {
+    const config = { ...SHAPE, ...change };
+    const params = randomModel(config);
+    const ids = [...randomInts(key(6), 40, 0, config.vocabSize)];
+    const floats = logitsOf(params, config, ids);
+    for (const ratio of [0.25, 0.75]) {
+      const { logits, chosen } = mixedLogits(params, config, ids, ratio);
+      const effect = mean(logits, floats);
+      for (const format of ["pairs", "nibble-pairs", "int8"] as const) {
+        const own: Uint8Array[] = [];
+        const engine = createEngine(params, config, {
+          weights: { bits: 4, headBits: 4 },
+          activations: {
+            bits: {
+              important: (scores) => {
+                own.push(importantTokens(scores, ratio));
+                return own.at(-1)!;
+              },
+            },
+          },
+          format,
+        });
+        const got = engine.prefill(ids, { positions: "all" });
+        assert.equal(own, chosen);
+        assert.is(own[0].reduce((a, b) => a + b), Math.floor(ratio * 40));
+        const error = mean(got, logits);
+        assert.ok(
+          error < ROUNDED_PART * effect,
+          `${format}, ratio ${ratio}: ${error}, effect ${effect}`,
+        );
+      }
+    }
+    tf.dispose(params);
+  }
+});
+
+test("the comparison would see one token with other bits", () => {
+  const params = randomModel(SHAPE);
+  const ids = [...randomInts(key(6), 40, 0, SHAPE.vocabSize)];
+  const { logits } = mixedLogits(params, SHAPE, ids, 0.25);
+  const effect = mean(logits, logitsOf(params, SHAPE, ids));
+  const engine = createEngine(params, SHAPE, {
+    weights: { bits: 4, headBits: 4 },
+    activations: {
+      bits: {
+        important(scores) {
+          const chosen = importantTokens(scores, 0.25);
+          chosen[7] ^= 1;
+          return chosen;
+        },
+      },
+    },
+  });
+  const got = engine.prefill(ids, { positions: "all" });
+  assert.ok(mean(got, logits) > ROUNDED_PART * effect);
   tf.dispose(params);
 });
 
@@ -274,6 +391,19 @@ test("wrong input is refused with what was given", () => {
   bad({ weights: { bits: 9 } }, /weights 9/);
   bad({ activations: { bits: 8 } }, /activations 8/);
   bad({ weights: { bits: 4 }, activations: { bits: 32 } }, /activations 32/);
+  const important = (scores: Float64Array) =>
+    importantTokens(scores, 0.5).slice(1);
+  bad(
+    { weights: { bits: 4 }, activations: { bits: { high: 12, important } } },
+    /activations 4 and 12/,
+  );
+  bad({ activations: { bits: { important } } }, /activations 4 and 8/);
+  const short = createEngine(params, SHAPE, {
+    weights: { bits: 4 },
+    activations: { bits: { important } },
+  });
+  assert.throws(() => short.prefill([1, 2, 3]), /each of 3 tokens: 2/);
+  assert.is(short.length, 0);
   assert.throws(
     () => createEngine(params, { ...SHAPE, intermediateSize: 45 }),
     /gate_proj\.weight must be \[45,32\]: \[44,32\]/,

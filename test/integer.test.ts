@@ -112,6 +112,9 @@ const CONVENTIONS: Convention[] = [
       [S4, U4].map((weight) => ({ format, activation, weight }))
     )
   ),
+  ...(["pairs", "nibble-pairs"] as const).flatMap((format) =>
+    [S8, U8].map((activation) => ({ format, activation, weight: S4 }))
+  ),
   ...[S8, U8].flatMap((activation) =>
     [U7, U4, S4, [-64, 63] as const].map((weight) =>
       ({ format: "bytes", activation, weight }) as const
@@ -326,6 +329,49 @@ test("a linear layer equals dequantised integer sums, bit by bit", () => {
   }
 });
 
+test("rows of 4 and of 8 bits in one matrix: every row as if all had its bits, bit by bit", () => {
+  const engine = openIntegerEngine();
+  const [N, K] = [19, 37];
+  const b = codesOf(key(31), N * K, [-8, 7]);
+  const scale = Float32Array.from({ length: N }, (_, j) => 0.02 + j / 9);
+  for (const format of ["pairs", "nibble-pairs", "int8", "bytes"] as const) {
+    const bias = normal(key(33), N);
+    const weights = packWeights(engine, b, N, K, { format, scale, bias });
+    for (const M of [1, 2, 5, 8, 13, 32]) {
+      const x = putFloats(engine, normal(fold(key(32), M), M * K));
+      const pick = randomInts(fold(key(34), M), M, 0, 2);
+      const layer = (bits: number, rows?: number[]) => {
+        const order = rows === undefined ? 0 : engine.allocate(4 * rows.length);
+        if (rows !== undefined) {
+          intsAt(engine, order, rows.length).set(rows);
+        }
+        return quantizeActivations(engine, x, rows?.length ?? M, K, {
+          format,
+          bits,
+          order,
+        });
+      };
+      const [y, whole4, whole8] = [0, 1, 2].map(() =>
+        engine.allocate(4 * M * N)
+      );
+      linear(engine, layer(4), weights, whole4);
+      linear(engine, layer(8), weights, whole8);
+      for (const bits of [4, 8]) {
+        const rows = Array.from(pick.keys())
+          .filter((i) => (pick[i] === 1) === (bits === 8));
+        linear(engine, layer(bits, rows), weights, y);
+      }
+      const values = [y, whole4, whole8].map((at) =>
+        floatsAt(engine, at, M * N)
+      );
+      for (let i = 0; i < M * N; i++) {
+        const expected = values[1 + pick[Math.floor(i / N)]][i];
+        assert.is(values[0][i], expected, `${format}, ${M} rows, at ${i}`);
+      }
+    }
+  }
+});
+
 test("groups: every scale and zero point counts, bit by bit, in both codes' conventions", () => {
   const engine = openIntegerEngine();
   const f = Math.fround;
@@ -461,8 +507,12 @@ test("what does not fit is refused, with the value", () => {
   );
   const x = putFloats(engine, new Float32Array(8));
   assert.throws(
-    () => quantizeActivations(engine, x, 2, 4, { format: "pairs", bits: 8 }),
-    /pairs takes 2 to 4 bits: 8/,
+    () => quantizeActivations(engine, x, 2, 4, { format: "agile", bits: 8 }),
+    /agile takes 2 to 4 bits: 8/,
+  );
+  assert.throws(
+    () => quantizeActivations(engine, x, 2, 4, { format: "pairs", bits: 9 }),
+    /pairs takes 2 to 8 bits: 9/,
   );
   for (const bad of [NaN, Infinity, -Infinity]) {
     const broken = new Float32Array(10);

@@ -14,7 +14,8 @@
  *   T  new tokens    D  hiddenSize    F  intermediateSize   V  vocabSize
  *   H  query heads   G  key and value heads                 Dh  width of a head
  *
- * Scope: one sequence, one thread; bits of weights and activations the same in all blocks.
+ * Scope: one sequence, one thread; bits of weights and activations the same in all blocks, those of activations
+ * also by token.
  */
 import {
   type ActivationOptions,
@@ -35,6 +36,7 @@ import {
   type Prepare,
   prepareFloats,
   prepareIntegers,
+  prepareMixed,
   type WeightCodes,
 } from "./integer/layers.ts";
 import type { Blas } from "./kernels/blas.ts";
@@ -75,11 +77,31 @@ export interface EngineStep {
   zeroPoint?: number;
 }
 
+/**
+ * Bits of tokens by their importance (EdgeQAT, arXiv 2402.10787v2, section IV-C).
+ *
+ * As in its released code the choice at one layer's attention holds for that layer's output projection and
+ * feed-forward part and for the next layer's attention; before the first attention all tokens are important.
+ */
+export interface EngineTokenBits {
+  /** Bits of the others; default 4. */
+  low?: number;
+  /** Bits of important tokens; default 8. */
+  high?: number;
+  /**
+   * 1 for important tokens, given how much each of the T tokens that are read together attends to the first token
+   * of the sequence: the mean of softmax over heads. `importantTokens` of lib/edgeqat is one.
+   */
+  important: (scores: Float64Array) => Uint8Array;
+  /** Calibrated steps of important tokens by module; those of the others are `steps` beside. */
+  steps?: Record<string, EngineStep>;
+}
+
 /** How the inputs of linear layers are quantised. */
 export interface EngineActivations
   extends Pick<ActivationOptions, "symmetric" | "granularity" | "signed"> {
-  /** 2 to 8 or, with weights of 32 bits, 32; default 8 where weights are quantised. */
-  bits?: number;
+  /** 2 to 8 or, with weights of 32 bits, 32; default 8 where weights are quantised; or by token. */
+  bits?: number | EngineTokenBits;
   /**
    * Calibrated steps by module; layers that read one input read it with the step of the first of them: q_proj,
    * gate_proj. Default: from the values themselves, at every call.
@@ -160,25 +182,60 @@ function defaultFormat(
   return weightBits <= 4 && activationBits <= 4 ? "pairs" : "int8";
 }
 
+interface EngineBits {
+  weights: number;
+  head: number;
+  /** Of all tokens, or of those that are not important. */
+  activations: number;
+  /** Of important tokens. */
+  important: number;
+}
+
 function checkBits(
   { weights = {}, activations = {} }: EngineOptions,
-): { weightBits: number; headBits: number; activationBits: number } {
+): EngineBits {
   const { bits: weightBits = 32, headBits = 32 } = weights;
   const integers = weightBits < 32 || headBits < 32;
-  const { bits: activationBits = integers ? 8 : 32 } = activations;
-  for (const bits of [weightBits, headBits, activationBits]) {
+  const { bits: given = integers ? 8 : 32 } = activations;
+  const [low, high] = typeof given === "number"
+    ? [given, given]
+    : [given.low ?? 4, given.high ?? 8];
+  for (const bits of [weightBits, headBits, low, high]) {
     if (bits !== 32 && !(Number.isInteger(bits) && bits >= 2 && bits <= 8)) {
       throw new RangeError(
-        `Cannot build an engine as bits must be 2 to 8, or 32 for floats: weights ${weightBits}, head ${headBits}, activations ${activationBits}`,
+        `Cannot build an engine as bits must be 2 to 8, or 32 for floats: weights ${weightBits}, head ${headBits}, activations ${
+          low === high ? low : `${low} and ${high}`
+        }`,
       );
     }
   }
-  if (integers !== activationBits < 32) {
+  if (integers !== low < 32 || integers !== high < 32) {
     throw new RangeError(
-      `Cannot build an engine as weights and activations must both have 2 to 8 bits or both 32: weights ${weightBits}, activations ${activationBits}`,
+      `Cannot build an engine as weights and activations must both have 2 to 8 bits or both 32: weights ${weightBits}, activations ${
+        low === high ? low : `${low} and ${high}`
+      }`,
     );
   }
-  return { weightBits, headBits, activationBits };
+  return {
+    weights: weightBits,
+    head: headBits,
+    activations: low,
+    important: high,
+  };
+}
+
+/** The caller's choice of important tokens, checked. */
+function choose(
+  { important }: EngineTokenBits,
+  scores: Float64Array,
+): Uint8Array {
+  const chosen = important(scores);
+  if (chosen.length !== scores.length) {
+    throw new RangeError(
+      `Cannot give tokens bits as there must be a choice for each of ${scores.length} tokens: ${chosen.length}`,
+    );
+  }
+  return chosen;
 }
 
 /** Symmetric codes to nearest, one scale an output. */
@@ -248,8 +305,16 @@ export function createEngine(
     maxPositions,
     tieWordEmbeddings,
   } = resolveConfig(config);
-  const { weightBits, headBits, activationBits } = checkBits(options);
+  const {
+    weights: weightBits,
+    head: headBits,
+    activations: activationBits,
+    important: importantBits,
+  } = checkBits(options);
   const { weights = {}, activations = {}, blas } = options;
+  const tokenBits = typeof activations.bits === "object"
+    ? activations.bits
+    : null;
   const memory = openIntegerEngine({ build: options.build });
   const floats = openFloats(memory, { blas });
   const { kernels } = floats;
@@ -278,7 +343,7 @@ export function createEngine(
     defaultFormat(weightBits, activationBits, memory.build);
   const headFormat = headBits === weightBits
     ? format
-    : defaultFormat(headBits, activationBits, memory.build);
+    : defaultFormat(headBits, importantBits, memory.build);
 
   const layer = (
     module: string,
@@ -305,15 +370,17 @@ export function createEngine(
     return made;
   };
   const { symmetric, granularity, signed, steps = {} } = activations;
-  const site = (module: string, bits: number, own: Format): Prepare =>
-    bits === 32 ? prepareFloats : prepareIntegers(memory, {
-      format: own,
-      bits: activationBits,
-      symmetric,
-      granularity,
-      signed,
-      ...steps[module],
+  const site = (module: string, bits: number, own: Format): Prepare => {
+    if (bits === 32) return prepareFloats;
+    const rule = { format: own, symmetric, granularity, signed };
+    const low = { ...rule, bits: activationBits, ...steps[module] };
+    if (tokenBits === null) return prepareIntegers(memory, low);
+    return prepareMixed(memory, low, {
+      ...rule,
+      bits: importantBits,
+      ...tokenBits.steps?.[module],
     });
+  };
 
   const embedding = place("model.embed_tokens.weight");
   const blocks = Array.from({ length: numLayers }, (_, i): Block => {
@@ -375,11 +442,13 @@ export function createEngine(
     layer.run(input, y);
     kernels.accumulate(y, x, input.rows * D);
   };
+  /** Important tokens of those that are read, as the last attention chose them. */
+  let important: Uint8Array | undefined;
   const selfAttention = (x: number, index: number, T: number) => {
     const block = blocks[index];
     const n = memory.allocate(4 * T * D);
     norm(x, block.inputNorm, n, T);
-    const input = block.prepare.attention(n, T, D);
+    const input = block.prepare.attention(n, T, D, important);
     const q = memory.allocate(4 * T * H * Dh);
     const { k, v } = cache.room(index, length, T);
     block.q.run(input, q);
@@ -389,19 +458,24 @@ export function createEngine(
     rotate(k, T, G);
     cache.append(index, length, T, k, v);
     const mixed = memory.allocate(4 * T * H * Dh);
-    cache.mix(index, length, T, q, mixed);
-    addOutput(x, block.o, block.prepare.o(mixed, T, H * Dh));
+    if (tokenBits === null) cache.mix(index, length, T, q, mixed);
+    else {
+      const scores = new Float64Array(T);
+      cache.mix(index, length, T, q, mixed, scores);
+      important = choose(tokenBits, scores.map((sum) => sum / H));
+    }
+    addOutput(x, block.o, block.prepare.o(mixed, T, H * Dh, important));
   };
   const feedForward = (x: number, index: number, T: number) => {
     const { postNorm, gate, up, down, prepare } = blocks[index];
     const n = memory.allocate(4 * T * D);
     norm(x, postNorm, n, T);
-    const input = prepare.mlp(n, T, D);
+    const input = prepare.mlp(n, T, D, important);
     const [g, u, s] = [0, 0, 0].map(() => memory.allocate(4 * T * F));
     gate.run(input, g);
     up.run(input, u);
     kernels.swigluForward(g, u, g, s, T * F);
-    addOutput(x, down, prepare.down(g, T, F));
+    addOutput(x, down, prepare.down(g, T, F, important));
   };
   /** Reads ids; the logits of the last, or all, of them. */
   const read = (ids: ArrayLike<number>, all: boolean): Float32Array => {
@@ -414,6 +488,7 @@ export function createEngine(
       );
     }
     const start = memory.mark();
+    important = undefined;
     try {
       const x = memory.allocate(4 * T * D);
       const tokens = memory.allocate(4 * T);

@@ -14,6 +14,7 @@
  * | `int8`          | 8 bit   | 8 bit       | 8           | i16 dot products of pairs of k               |
  * | `pairs`         | 4 bit   | 4 bit       | 8           | two weights in a lane of such a dot product  |
  * | `nibble-pairs`  | 4 bit   | 4 bit       | 4           | the same, unpacked on the way                |
+ * | both of these   | 4 bit   | 8 bit       | 8 or 4      | as int8, after the weights are unpacked      |
  * | `agile`         | 4 bit   | 4 bit       | 8           | two weights in a lane of a 16-bit product    |
  * | `nibble-groups` | 4 bit   | 8 bit       | 4           | a scale and a zero point a group             |
  * | `bytes`         | 7 bit   | 8 bit       | 8           | the i8 dot product of relaxed SIMD           |
@@ -23,6 +24,9 @@
  * the idea to the dot product, which does four times the work of a 16-bit product.
  *
  * Notation: M rows (tokens), N outputs, K depth (inputs), q a code. Pointers are byte offsets.
+ *
+ * Rows of one matrix may have different bits: they are quantised in groups, each with the list of its rows, and
+ * `linear` writes each group's results where its rows belong.
  *
  * Scope: row-major activations and weights, two matrices at a time, single thread.
  */
@@ -108,6 +112,7 @@ export interface IntegerKernels {
     x: number,
     rows: number,
     depth: number,
+    order: number,
     low: number,
     high: number,
   ): void;
@@ -115,6 +120,7 @@ export interface IntegerKernels {
     x: number,
     rows: number,
     depth: number,
+    order: number,
     scales: number,
     scaleStride: number,
     zeros: number,
@@ -168,6 +174,7 @@ export interface IntegerKernels {
     scaleB: number,
     strideB: number,
     bias: number,
+    order: number,
     y: number,
   ): void;
   requantizeRows(
@@ -217,6 +224,16 @@ export interface IntegerKernels {
   gemmBytes: Gemm;
   gemmPairs: GemmOffset;
   gemmNibblePairs: GemmOffset;
+  gemmWide(
+    m: number,
+    n: number,
+    width: number,
+    a: number,
+    b: number,
+    nibbles: number,
+    c: number,
+    tile: number,
+  ): void;
   gemmGroups(
     m: number,
     n: number,
@@ -321,6 +338,10 @@ export interface PackedActivations {
   zeroStride: 0 | 1;
   offset: boolean;
   reach: number;
+  /** Codes of more bits than the format's own: `pairs` and `nibble-pairs` with more than 4. */
+  wide: boolean;
+  /** int32 [M]: the rows of the matrix that these are; 0 for all of them in order. */
+  order: number;
 }
 
 export interface WeightOptions {
@@ -336,7 +357,7 @@ export interface WeightOptions {
 
 export interface ActivationOptions {
   format: Format;
-  /** 8, or 4 for the 4-bit formats: the default is the format's greatest. */
+  /** 2 to 8, of `agile` to 4; default 4 for the 4-bit formats. */
   bits?: number;
   /** Codes from -2^(bits - 1) (default), or from 0. */
   signed?: boolean;
@@ -348,6 +369,8 @@ export interface ActivationOptions {
   scale?: number;
   /** The zero point that belongs to `scale`. */
   zeroPoint?: number;
+  /** Pointer to the int32 numbers of the rows to read; 0 (default) for the first ones in order. */
+  order?: number;
 }
 
 /** V8 11.3 (Node 20) computes wrong results with relaxed SIMD, which it hides behind a flag. */
@@ -568,6 +591,16 @@ function spread(
   return { values: Float64Array.from(values), stride: 1 };
 }
 
+/** Activations that a format takes, of 4 bits or beyond. */
+function activationRange(format: Format, wide: boolean) {
+  return TRAITS[wide ? "int8" : format].activation;
+}
+
+/** Whether codes are beyond a format's own that has a way for them. */
+function isWide(format: Format, bits: number): boolean {
+  return (format === "pairs" || format === "nibble-pairs") && bits > 4;
+}
+
 function checkWeightNumbers(
   scales: Float64Array,
   zeros: Float64Array,
@@ -726,10 +759,11 @@ export function packActivations(
   codes: Int8Array | Uint8Array,
   rows: number,
   depth: number,
-  { format, scale = 1, zeroPoint = 0 }: {
+  { format, scale = 1, zeroPoint = 0, order = 0 }: {
     format: Format;
     scale?: number | ArrayLike<number>;
     zeroPoint?: number | ArrayLike<number>;
+    order?: number;
   },
 ): PackedActivations {
   checkSize("the number of rows", rows);
@@ -740,11 +774,13 @@ export function packActivations(
     );
   }
   const range = rangeOf(codes);
+  const four = range[1] - range[0] < 16 && range[0] >= -8;
+  const wide = isWide(format, four ? 4 : 8);
   const less = shiftInto(
     "activations",
     format,
     range,
-    TRAITS[format].activation,
+    activationRange(format, wide),
   );
   const scales = spread("the scale", scale, rows);
   const zeros = spread("the zero point", zeroPoint, rows);
@@ -766,6 +802,8 @@ export function packActivations(
     zeroStride: zeros.stride,
     offset: storedZeros.some((zero) => zero !== 0),
     reach,
+    wide,
+    order,
   };
   const mark = engine.mark();
   const source = put(engine, codes);
@@ -815,8 +853,9 @@ export function quantizeActivations(
 ): PackedActivations {
   const { format, symmetric = true, granularity = "token", scale } = options;
   const { activation } = TRAITS[format];
-  const most = activation[1] - activation[0] > 15 ? 8 : 4;
-  const { bits = most, signed = true } = options;
+  const own = activation[1] - activation[0] > 15 ? 8 : 4;
+  const { bits = own, signed = true, order = 0 } = options;
+  const most = isWide(format, 8) ? 8 : own;
   checkSize("the number of rows", rows);
   checkSize("the depth", depth);
   if (!(Number.isInteger(bits) && bits >= 2 && bits <= most)) {
@@ -831,7 +870,9 @@ export function quantizeActivations(
   }
   const qmin = signed ? -(2 ** (bits - 1)) : 0;
   const qmax = qmin + 2 ** bits - 1;
-  const less = shiftInto("activations", format, [qmin, qmax], activation);
+  const wide = isWide(format, bits);
+  const range = activationRange(format, wide);
+  const less = shiftInto("activations", format, [qmin, qmax], range);
   const { strips, sums } = stripBlocks(engine, rows, depth);
   const count = scale === undefined && granularity === "token" ? rows : 1;
   const stride = count === 1 ? 0 : 1;
@@ -855,14 +896,16 @@ export function quantizeActivations(
     reach = Math.max(reach, qmax - zero, zero - qmin);
   };
   if (dynamic) {
-    kernels.rangeRows(x, rows, depth, ranges, ranges + 4 * rows);
+    kernels.rangeRows(x, rows, depth, order, ranges, ranges + 4 * rows);
     const ends = floatsAt(engine, ranges, 2 * rows);
     const bad = ends.findIndex((end) => !Number.isFinite(end));
     if (bad >= 0) {
+      const i = bad % rows;
+      const row = order === 0 ? i : intsAt(engine, order, rows)[i];
       throw new RangeError(
         `Cannot quantise activations as every number must be finite: ${
           ends[bad]
-        } in row ${bad % rows}`,
+        } in row ${row}`,
       );
     }
     for (let i = 0; i < count; i++) {
@@ -877,6 +920,7 @@ export function quantizeActivations(
     x,
     rows,
     depth,
+    order,
     scales,
     stride,
     zeros,
@@ -899,6 +943,8 @@ export function quantizeActivations(
     zeroStride: stride,
     offset,
     reach,
+    wide,
+    order,
   };
 }
 
@@ -942,7 +988,7 @@ export function multiply(
   }
   const mark = engine.mark();
   const width = padded(K);
-  const panel = format === "nibble-pairs" ? 8 * width : 0;
+  const panel = a.wide || format === "nibble-pairs" ? 8 * width : 0;
   const tile = engine.allocate(TILE_BYTES + panel);
   switch (format) {
     case "int8":
@@ -950,6 +996,11 @@ export function multiply(
       break;
     case "pairs":
     case "nibble-pairs": {
+      if (a.wide) {
+        const nibbles = format === "pairs" ? 0 : 1;
+        kernels.gemmWide(M, N, width, a.strips, b.pointer, nibbles, c, tile);
+        break;
+      }
       const gemm = format === "pairs"
         ? kernels.gemmPairs
         : kernels.gemmNibblePairs;
@@ -989,7 +1040,7 @@ export function multiply(
  * y_ij = C_ij (sA_i sB_j) + bias_j; with groups y_ij = sA_i sum_g sB_gj C_gij + bias_j, the groups added in
  * order.
  *
- * @param y pointer to float32 [M, N], written
+ * @param y pointer to float32 [M, N], written; of activations that are some rows of a matrix, to all of it
  * @example
  * ```ts
  * const engine = openIntegerEngine();
@@ -1010,9 +1061,11 @@ export function linear(
   const { rows: M, depth: K } = a;
   const { outputs: N } = b;
   if (b.format !== "nibble-groups") {
-    multiply(engine, a, b, y); // the sums lie where the floats will
+    const mark = engine.mark();
+    const c = a.order === 0 ? y : engine.allocate(4 * M * N); // sums may lie where the floats will
+    multiply(engine, a, b, c);
     kernels.dequantize(
-      y,
+      c,
       M,
       N,
       a.scales,
@@ -1020,11 +1073,18 @@ export function linear(
       b.scales,
       b.scaleStride,
       b.bias,
+      a.order,
       y,
     );
+    engine.release(mark);
     return;
   }
   checkPair(a, b);
+  if (a.order !== 0) {
+    throw new RangeError(
+      "Cannot multiply nibble-groups as they take all rows in order: take nibble-pairs for rows in groups",
+    );
+  }
   if (a.offset) {
     throw new RangeError(
       "Cannot multiply nibble-groups as the zero point of the activations must be 0: quantise them symmetrically",

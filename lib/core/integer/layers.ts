@@ -10,6 +10,7 @@ import {
   type ActivationOptions,
   type Format,
   type IntegerEngine,
+  intsAt,
   linear,
   type PackedActivations,
   packWeights,
@@ -24,8 +25,8 @@ export interface LayerInput {
   x: number;
   /** M. */
   rows: number;
-  /** Codes, of layers in integers. */
-  packed?: PackedActivations;
+  /** Codes, of layers in integers: all rows, or groups of rows that have bits of their own. */
+  packed?: PackedActivations[];
 }
 
 /** A linear layer with its weights in place. */
@@ -113,12 +114,23 @@ export function integerLayer(
     depth,
     format,
     sizeBytes: weights.sizeBytes,
-    run: ({ packed }, y) => linear(engine, packed!, weights, y),
+    run({ packed }, y) {
+      for (const group of packed!) linear(engine, group, weights, y);
+    },
   };
 }
 
-/** Prepares the input of the layers behind one site. */
-export type Prepare = (x: number, rows: number, depth: number) => LayerInput;
+/**
+ * Prepares the input of the layers behind one site.
+ *
+ * @param important 1 for rows that get more bits; without it every row gets them
+ */
+export type Prepare = (
+  x: number,
+  rows: number,
+  depth: number,
+  important?: Uint8Array,
+) => LayerInput;
 
 /** For layers in float32. */
 export const prepareFloats: Prepare = (x, rows) => ({ x, rows });
@@ -131,6 +143,36 @@ export function prepareIntegers(
   return (x, rows, depth) => ({
     x,
     rows,
-    packed: quantizeActivations(engine, x, rows, depth, options),
+    packed: [quantizeActivations(engine, x, rows, depth, options)],
   });
+}
+
+/** For layers in integers whose rows have bits by their importance: each group is a matrix of its own. */
+export function prepareMixed(
+  engine: IntegerEngine,
+  low: ActivationOptions,
+  high: ActivationOptions,
+): Prepare {
+  const every = prepareIntegers(engine, high);
+  return (x, rows, depth, important) => {
+    if (important === undefined) return every(x, rows, depth);
+    const groups = [low, high].map((options, which) => ({
+      options,
+      members: Array.from(important.keys())
+        .filter((i) => (important[i] !== 0) === (which === 1)),
+    }));
+    return {
+      x,
+      rows,
+      packed: groups
+        .filter(({ members }) => members.length > 0)
+        .map(({ options, members }) => {
+          const order = engine.allocate(4 * members.length);
+          intsAt(engine, order, members.length).set(members);
+          const count = members.length;
+          const all = { ...options, order };
+          return quantizeActivations(engine, x, count, depth, all);
+        }),
+    };
+  };
 }

@@ -141,24 +141,32 @@ export function tileNibblePairs(pairs: i32, a: usize, b: usize, tile: usize): vo
   pairsTile4<u8>(pairs, a, b, tile);
 }
 
-/** Every tile of C; those with all their columns are stored where they belong. */
-function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, tile: usize): void {
+/** The tiles of C behind one panel of B, columns j to j + 7; those with all their columns are stored in place. */
+// @ts-ignore: decorator
+@inline
+function gemmPanel<T>(
+  m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, tile: usize, j: i32,
+): void {
   const stride = <usize> n << 2;
-  for (let j = 0; j < n; j += 8) {
-    const columns = min(8, n - j);
-    for (let i = 0; i < m; i += 4) {
-      const strip = a + <usize> (i >> 2) * (<usize> steps << 4);
-      const rows = min(4, m - i);
-      const to = c + (<usize> (i * n + j) << 2);
-      const whole = columns == 8 && (rows == 4 || rows == 1);
-      if (rows == 1) tile1<T>(steps, strip, b, whole ? to : tile);
-      else {
-        const at = whole ? to : tile, step = whole ? stride : 32;
-        if (sizeof<T>() == 1) tileBytes(steps, strip, b, at, step);
-        else tileInt8(steps, strip, b, at, step);
-      }
-      if (!whole) copyTile(tile, 8, rows, columns, to, n);
+  const columns = min(8, n - j);
+  for (let i = 0; i < m; i += 4) {
+    const strip = a + <usize> (i >> 2) * (<usize> steps << 4);
+    const rows = min(4, m - i);
+    const to = c + (<usize> (i * n + j) << 2);
+    const whole = columns == 8 && (rows == 4 || rows == 1);
+    if (rows == 1) tile1<T>(steps, strip, b, whole ? to : tile);
+    else {
+      const at = whole ? to : tile, step = whole ? stride : 32;
+      if (sizeof<T>() == 1) tileBytes(steps, strip, b, at, step);
+      else tileInt8(steps, strip, b, at, step);
     }
+    if (!whole) copyTile(tile, 8, rows, columns, to, n);
+  }
+}
+
+function gemmTiles<T>(m: i32, n: i32, steps: i32, a: usize, b: usize, c: usize, tile: usize): void {
+  for (let j = 0; j < n; j += 8) {
+    gemmPanel<T>(m, n, steps, a, b, c, tile, j);
     b += <usize> steps * panelStep<T>();
   }
 }
@@ -387,6 +395,34 @@ export function gemmNibblePairs(
   m: i32, n: i32, width: i32, a: usize, rowSums: usize, b: usize, c: usize, tile: usize,
 ): void {
   gemmLanes<u8>(m, n, width, a, rowSums, b, c, tile);
+}
+
+// Activations of 8 bits on the same weights, for tokens that get more bits than others: a panel goes back to codes of
+// 8 bits once and is multiplied as such. Scratch as of gemmNibblePairs.
+
+/** One panel of lanes as panels of packInt8. */
+function unpackCodes<T>(pairs: i32, b: usize, to: usize): void {
+  const eight = i16x8.splat(8);
+  for (let p = 0; p < pairs; p++) {
+    const v = lanes<T>(b);
+    const low = i16x8.sub(v128.and(v, i16x8.splat(15)), eight);
+    v128.store(to, i8x16.narrow_i16x8_s(low, i16x8.shr_s(v, 12)));
+    b += sizeof<T>() * 8;
+    to += 16;
+  }
+}
+
+/** A in strips of 8-bit codes; B from packPairs, or with `nibbles` from packNibblePairs. */
+export function gemmWide(
+  m: i32, n: i32, width: i32, a: usize, b: usize, nibbles: bool, c: usize, tile: usize,
+): void {
+  const panel = tile + 512, pairs = width >> 1;
+  for (let j = 0; j < n; j += 8) {
+    if (nibbles) unpackCodes<u8>(pairs, b, panel);
+    else unpackCodes<i16>(pairs, b, panel);
+    gemmPanel<i16>(m, n, pairs, a, panel, c, tile, j);
+    b += <usize> width << (nibbles ? 2 : 3);
+  }
 }
 
 // The multiplier of Agile-Quant (arXiv 2312.05693, appendix, Algorithm 1): p = a (w0 | w1 << 8) in 16 bits;

@@ -2,6 +2,14 @@
 // deno-fmt-ignore-file: the formatter drops the decorators of functions
 // From floats to codes and back: ranges, quantisation, zero points, requantisation.
 
+/** Row i of x [_, depth], or with `order` (i32) row order_i. */
+// @ts-ignore: decorator
+@inline
+function rowOf(x: usize, i: i32, depth: i32, order: usize): usize {
+  const row = order ? load<i32>(order + (<usize> i << 2)) : i;
+  return x + (<usize> row * <usize> depth << 2);
+}
+
 /** Bits of infinity: those of numbers without their sign are below, those of NaN above. */
 const INFINITE: i32 = 0x7F800000;
 
@@ -20,15 +28,16 @@ function greatestLane(x: v128): f32 {
 }
 
 /**
- * Smallest and greatest number of every row of x [rows, depth], and 0; the last NaN or infinite number of the row
+ * Smallest and greatest number of every row of `from` [rows, depth], in a given order or 0, and 0; the last NaN or infinite number of the row
  * as both if there is one.
  *
  * The comparisons are those of one instruction, which lose NaN; the greatest bits of all numbers find it.
  */
-export function rangeRows(x: usize, rows: i32, depth: i32, low: usize, high: usize): void {
+export function rangeRows(from: usize, rows: i32, depth: i32, order: usize, low: usize, high: usize): void {
   const magnitude = i32x4.splat(0x7FFFFFFF);
   for (let i = 0; i < rows; i++) {
-    const row = x;
+    const row = rowOf(from, i, depth, order);
+    let x = row;
     let lows = f32x4.splat(0);
     let highs = f32x4.splat(0);
     let bits = i32x4.splat(0);
@@ -78,10 +87,11 @@ function pairOf(strips: usize, i: i32, k: i32, width: i32): usize {
 
 /**
  * Codes clamp(round(x / scale) + zero, low, high) - less as strips, round half to even, and the sum of
- * every row's. x is [rows, depth]; a stride of 0 gives all rows one scale or zero point.
+ * every row's. `from` is [rows, depth], read in a given order or, with 0, as it lies; a stride of 0 gives all rows
+ * one scale or zero point.
  */
 export function quantizeRows(
-  x: usize, rows: i32, depth: i32,
+  from: usize, rows: i32, depth: i32, order: usize,
   scales: usize, scaleStride: i32, zeros: usize, zeroStride: i32,
   low: i32, high: i32, less: i32,
   strips: usize, sums: usize,
@@ -92,6 +102,7 @@ export function quantizeRows(
   for (let i = 0; i < rows; i++) {
     const scale = v128.load32_splat(scales + (<usize> (i * scaleStride) << 2));
     const zero = v128.load32_splat(zeros + (<usize> (i * zeroStride) << 2));
+    let x = rowOf(from, i, depth, order);
     let to = pairOf(strips, i, 0, width);
     let sum = i32x4.splat(0);
     let k = 0;
@@ -222,12 +233,16 @@ export function correctZeroPoints(
   }
 }
 
-/** y_ij = C_ij (scaleA_i scaleB_j) + bias_j in float32; bias may be 0 for none. y may be C. */
+/**
+ * y_ij = C_ij (scaleA_i scaleB_j) + bias_j in float32; bias may be 0 for none. Row i goes to row order_i of y, which
+ * then is not C; with order 0 they are in order, and y may be C.
+ */
 export function dequantize(
   c: usize, m: i32, n: i32,
-  scaleA: usize, strideA: i32, scaleB: usize, strideB: i32, bias: usize, y: usize,
+  scaleA: usize, strideA: i32, scaleB: usize, strideB: i32, bias: usize, order: usize, to: usize,
 ): void {
   for (let i = 0; i < m; i++) {
+    let y = rowOf(to, i, n, order);
     const own = load<f32>(scaleA + (<usize> (i * strideA) << 2));
     const owns = f32x4.splat(own);
     let j = 0;
