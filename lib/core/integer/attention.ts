@@ -5,7 +5,8 @@
  *
  *     scale = max|x| / 127,   code = round(x / scale),   x ~ scale code
  *
- * and is brought back to float32 where it is read: the cache takes a quarter of the memory.
+ * and is brought back to float32 where it is read, for one query in registers and for many in memory: the cache
+ * takes a quarter of the memory.
  *
  * Notation: T new tokens, S tokens seen (cached and new), H query heads, G heads of keys and values, Dh width of
  * a head.
@@ -95,6 +96,42 @@ export function openCache(
     return [to, Dh];
   };
 
+  /** `mix` of one query on codes. */
+  const mixOne = (
+    layer: number,
+    seen: number,
+    q: number,
+    y: number,
+    importance?: Float64Array,
+  ): void => {
+    const { k, v } = store[layer];
+    const mark = engine.mark();
+    const scores = engine.allocate(4 * seen);
+    importance?.fill(0);
+    for (let h = 0; h < H; h++) {
+      const g = Math.floor(h * G / H);
+      const at = 4 * h * Dh;
+      const size = [seen, G, Dh, g] as const;
+      kernels.scoreCodes(q + at, k.codes, k.scales, ...size, scores);
+      floats.kernels.softmaxRows(
+        scores,
+        seen,
+        0,
+        0,
+        1,
+        seen,
+        scale,
+        1,
+        seen,
+      );
+      if (importance !== undefined) {
+        importance[0] += floatsAt(engine, scores, 1)[0];
+      }
+      kernels.mixCodes(scores, v.codes, v.scales, ...size, y + at);
+    }
+    engine.release(mark);
+  };
+
   return {
     sizeBytes: 2 * layers * positions * tokenBytes,
     room(layer, from, rows) {
@@ -119,6 +156,7 @@ export function openCache(
       }
     },
     mix(layer, from, rows, q, y, importance) {
+      if (short && rows === 1) return mixOne(layer, from + 1, q, y, importance);
       const { k, v } = store[layer];
       const seen = from + rows;
       const mark = engine.mark();

@@ -219,6 +219,8 @@ export interface IntegerKernels {
     g: number,
     to: number,
   ): void;
+  scoreCodes: CacheProduct;
+  mixCodes: CacheProduct;
   gemmInt8: Gemm;
   gemmAgile: Gemm;
   gemmBytes: Gemm;
@@ -260,6 +262,17 @@ type Gemm = (
   b: number,
   c: number,
   tile: number,
+) => void;
+
+type CacheProduct = (
+  x: number,
+  codes: number,
+  scales: number,
+  tokens: number,
+  heads: number,
+  depth: number,
+  g: number,
+  to: number,
 ) => void;
 
 /** As `Gemm`, with the sums of the rows of A. */
