@@ -43,7 +43,7 @@ function nodeCommand(): string[] {
 }
 
 /** Deno's command, or null where the package is not installed. */
-function denoCommand(): string[] | null {
+export function denoCommand(): string[] | null {
   const installed = join(projectRoot(), "node_modules", "deno", "bin.cjs");
   if (inDeno) return [process.execPath, "run", "-A", join(folder, "child.ts")];
   if (!existsSync(installed)) return null;

@@ -3,7 +3,9 @@
  *
  * LLaMA-58M of EdgeQAT (arXiv 2402.10787v2, section V: 16 layers, width 512, feed-forward 1024, 8 heads, vocabulary
  * 16,000; 128 tokens of input), with weights that are not trained: speed does not depend on them. One thread; the
- * contenders take turns, and the median of the rounds counts. Heads have the bits of the other layers.
+ * contenders take turns, and the median of the rounds counts. Heads have the bits of the other layers. With mixed
+ * bits a part of the tokens has 8, by how much they attend to the first one, and the others 4. Our engine runs in Deno
+ * too, in a process of its own with contenders of its own, as its V8 has the dot product of bytes.
  *
  * ONNX Runtime and llama.cpp take part if ONNX_RUNTIME and LLAMA_CPP name the folders where onnxruntime-node and
  * node-llama-cpp are installed, as for scripts/referee; else the result says that they are absent.
@@ -14,7 +16,11 @@ import { loadavg, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import process from "node:process";
 import { pathToFileURL } from "node:url";
-import { createEngine, type EngineOptions } from "../../lib/core/engine.ts";
+import {
+  createEngine,
+  type EngineOptions,
+  type EngineTokenBits,
+} from "../../lib/core/engine.ts";
 import { saveGguf } from "../../lib/core/formats/gguf.ts";
 import { exportGguf } from "../../lib/core/formats/gguf-llama.ts";
 import { loadHuggingFace } from "../../lib/core/formats/huggingface.ts";
@@ -33,7 +39,9 @@ import {
 } from "../../lib/core/llama.ts";
 import { projectRoot } from "../../lib/core/runs.ts";
 import { ready, tf } from "../../lib/core/tensor.ts";
+import { importantTokens } from "../../lib/edgeqat/importance.ts";
 import { median, now } from "./measure.ts";
+import { ask, denoCommand, ONE_THREAD } from "./peers.ts";
 
 const CONFIG: LlamaConfig = {
   vocabSize: 16000,
@@ -47,8 +55,15 @@ const CONFIG: LlamaConfig = {
 const PROMPT = 128;
 const DECODED = 16;
 
+/** Part of the prompt that has 8 bits, by the name of 4-bit to 8-bit tokens in EdgeQAT's Table IV. */
+const MIXES = { "3:1": 0.25, "1:1": 0.5, "1:3": 0.75 };
+
 /** Times faster than float32 of the same engine, end to end: the papers' greatest. */
-const BARS = { W4A8: 2.55, W4A4: 2.37 };
+const BARS: { name: string; bits: RegExp; least: number }[] = [
+  { name: "W4A8", bits: /^W4A8$/, least: 2.55 },
+  { name: "W4A4", bits: /^W4A4$/, least: 2.37 },
+  { name: "W4A4 mixed with 8 bits", bits: /^W4A4\/8/, least: 2.37 },
+];
 
 /** One contender; times are medians. */
 export interface QuantRow {
@@ -91,7 +106,10 @@ function model(): LlamaParams {
 }
 
 async function ownContenders(params: LlamaParams): Promise<Contender[]> {
-  const integers = (bits: number, activationBits: number): EngineOptions => ({
+  const integers = (
+    bits: number,
+    activationBits: number | EngineTokenBits,
+  ): EngineOptions => ({
     weights: {
       bits,
       headBits: bits,
@@ -115,6 +133,10 @@ async function ownContenders(params: LlamaParams): Promise<Contender[]> {
     ["W4A8", { ...integers(4, 8), format: "nibble-groups" }],
     ["W4A4", integers(4, 4)],
     ["W4A4", { ...integers(4, 4), format: "nibble-pairs" }],
+    ...Object.entries(MIXES).map(([name, ratio]): [string, EngineOptions] => [
+      `W4A4/8 ${name}`,
+      integers(4, { important: (scores) => importantTokens(scores, ratio) }),
+    ]),
   ];
   if (blas !== null) list.push(["F32", { blas }]);
   return list.map(([bits, options]) => {
@@ -314,6 +336,88 @@ async function llamaContenders(
   return contenders;
 }
 
+/** Prefill and decode of contenders in turns. */
+async function timeContenders(
+  contenders: Contender[],
+  repeats: number,
+  progress: (line: string) => void,
+): Promise<QuantRow[]> {
+  const times = contenders.map(() => ({
+    prefill: [] as number[],
+    decode: [] as number[],
+  }));
+  for (let round = -1; round < repeats; round++) { // the first is to warm up
+    for (const [i, contender] of contenders.entries()) {
+      const start = now();
+      await contender.prefill();
+      const middle = now();
+      await contender.decode();
+      if (round < 0) continue;
+      times[i].prefill.push(middle - start);
+      times[i].decode.push((now() - middle) / DECODED);
+    }
+    progress(`  round ${round + 1} of ${repeats}`);
+  }
+  return contenders.map((contender, i): QuantRow => {
+    const { engine, kind, bits, modelBytes, cacheBytes } = contender;
+    const [prefillMs, decodeMs] = [times[i].prefill, times[i].decode]
+      .map(median);
+    return {
+      engine,
+      kind,
+      bits,
+      prefillMs,
+      decodeMs,
+      modelBytes,
+      cacheBytes,
+      prefillOwn: 0,
+      prefillBest: 0,
+      decodeOwn: 0,
+      decodeBest: 0,
+    };
+  });
+}
+
+/** Our engine in this process, whatever runs it. */
+export async function timeOwn(
+  { repeats }: { repeats: number },
+): Promise<QuantRow[]> {
+  await ready();
+  const params = model();
+  const contenders = await ownContenders(params);
+  tf.dispose(params);
+  return timeContenders(contenders, repeats, () => {});
+}
+
+/** The same rows of a process of Deno. */
+async function denoRows(repeats: number, command: string[]) {
+  const rows = await ask<QuantRow[]>({
+    id: "deno",
+    name: "our engine in Deno",
+    command,
+    environment: ONE_THREAD,
+    engine: "ours",
+  }, { quant: { repeats } });
+  return rows.map((row) => ({
+    ...row,
+    engine: row.engine.replace("ours", "ours in Deno"),
+  }));
+}
+
+/** Fills in how many times faster each row is than float32. */
+function compare(rows: QuantRow[]): void {
+  const floats = rows.filter(({ bits }) => bits === "F32");
+  const best = (some: QuantRow[], of: "prefillMs" | "decodeMs") =>
+    Math.min(...some.map((row) => row[of]));
+  for (const row of rows) {
+    const own = floats.filter(({ engine }) => engine === row.engine);
+    row.prefillOwn = best(own, "prefillMs") / row.prefillMs;
+    row.decodeOwn = best(own, "decodeMs") / row.decodeMs;
+    row.prefillBest = best(floats, "prefillMs") / row.prefillMs;
+    row.decodeBest = best(floats, "decodeMs") / row.decodeMs;
+  }
+}
+
 /** Every contender, and who is absent. */
 export async function measureQuant(
   { repeats }: { repeats: number },
@@ -342,50 +446,14 @@ export async function measureQuant(
       absent.push("llama.cpp: LLAMA_CPP names no folder");
     } else contenders.push(...await llamaContenders(params, llama, scratch));
     tf.dispose(params);
-    const times = contenders.map(() => ({
-      prefill: [] as number[],
-      decode: [] as number[],
-    }));
-    for (let round = -1; round < repeats; round++) { // the first is to warm up
-      for (const [i, contender] of contenders.entries()) {
-        const start = now();
-        await contender.prefill();
-        const middle = now();
-        await contender.decode();
-        if (round < 0) continue;
-        times[i].prefill.push(middle - start);
-        times[i].decode.push((now() - middle) / DECODED);
-      }
-      progress(`  round ${round + 1} of ${repeats}`);
+    const rows = await timeContenders(contenders, repeats, progress);
+    const deno = denoCommand();
+    if (deno === null) absent.push("Deno (npm install)");
+    else {
+      progress("  our engine in Deno");
+      rows.push(...await denoRows(repeats, deno));
     }
-    const rows = contenders.map((contender, i): QuantRow => {
-      const { engine, kind, bits, modelBytes, cacheBytes } = contender;
-      const [prefillMs, decodeMs] = [times[i].prefill, times[i].decode]
-        .map(median);
-      return {
-        engine,
-        kind,
-        bits,
-        prefillMs,
-        decodeMs,
-        modelBytes,
-        cacheBytes,
-        prefillOwn: 0,
-        prefillBest: 0,
-        decodeOwn: 0,
-        decodeBest: 0,
-      };
-    });
-    const floats = rows.filter(({ bits }) => bits === "F32");
-    const best = (some: QuantRow[], of: "prefillMs" | "decodeMs") =>
-      Math.min(...some.map((row) => row[of]));
-    for (const row of rows) {
-      const own = floats.filter(({ engine }) => engine === row.engine);
-      row.prefillOwn = best(own, "prefillMs") / row.prefillMs;
-      row.decodeOwn = best(own, "decodeMs") / row.decodeMs;
-      row.prefillBest = best(floats, "prefillMs") / row.prefillMs;
-      row.decodeBest = best(floats, "decodeMs") / row.decodeMs;
-    }
+    compare(rows);
     return {
       config: CONFIG,
       prompt: PROMPT,
@@ -401,17 +469,17 @@ export async function measureQuant(
 
 /** The greatest ratio of each kind to float32 of the same engine, prefill and decode apart. */
 function barsOf(rows: QuantRow[]) {
-  return Object.entries(BARS).flatMap(([bits, bar]) =>
+  return BARS.flatMap(({ name, bits, least }) =>
     (["prefillOwn", "decodeOwn"] as const).map((what) => {
-      const some = rows.filter((row) => row.bits === bits)
+      const some = rows.filter((row) => bits.test(row.bits))
         .sort((a, b) => b[what] - a[what]);
       const phase = what === "prefillOwn" ? "prefill" : "decode";
       return {
-        name: `${bits}, ${phase}: at least ${bar}x float32 of one engine`,
+        name: `${name}, ${phase}: at least ${least}x float32 of one engine`,
         measured: `${some[0][what].toFixed(2)}x (${some[0].engine}, ${
           some[0].kind
-        })`,
-        verdict: some[0][what] >= bar ? "pass" : "miss",
+        }, ${some[0].bits})`,
+        verdict: some[0][what] >= least ? "pass" : "miss",
       };
     })
   );
