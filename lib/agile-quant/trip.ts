@@ -108,16 +108,17 @@ export function tripErrors(
   const K = maxFactor + 1;
   const errors = new Float64Array(channels * K);
   const most = top(bits) - zeroPoint;
-  for (let k = 0; k < K; k++) {
-    const step = Math.fround(2 ** k * scale);
-    for (let row = 0; row < x.length; row += channels) {
-      for (let c = 0; c < channels; c++) {
+  const factors = Float64Array.from({ length: K }, (_, k) => 2 ** k);
+  for (let row = 0; row < x.length; row += channels) {
+    for (let c = 0; c < channels; c++) {
+      const value = x[row + c];
+      const v = Math.fround(value / scale); // dividing it by 2^k is exact
+      for (let k = 0, at = c * K; k < K; k++, at++) {
         // codeOf(...) - zeroPoint; adding and taking away 1.5 2^52 rounds half to even.
-        const q = Math.fround(x[row + c] / step) + ROUND - ROUND;
-        const value = step *
-          (q < -zeroPoint ? -zeroPoint : q > most ? most : q);
-        const e = x[row + c] - value;
-        errors[c * K + k] += e * e;
+        const q = v / factors[k] + ROUND - ROUND;
+        const kept = Math.max(-zeroPoint, Math.min(most, q));
+        const e = value - factors[k] * scale * kept;
+        errors[at] += e * e;
       }
     }
   }

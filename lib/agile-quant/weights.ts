@@ -4,7 +4,7 @@
  *
  * Embedding and head keep their precision, as in the paper.
  *
- * Scope: dequantised matrices, to be used in float; the integer engine packs codes of its own.
+ * Scope: dequantised matrices, to be used in float, and GPTQ's codes for the integer engine.
  */
 import {
   hiddenStates,
@@ -21,6 +21,7 @@ import {
   minMax,
   symmetric,
 } from "../core/quantizer.ts";
+import type { WeightCodes } from "../core/integer/layers.ts";
 import { flatten, type Tensor, tf } from "../core/tensor.ts";
 import { gptq, hessian } from "./gptq.ts";
 
@@ -152,6 +153,8 @@ export interface QuantizedWeights {
   bitsPerWeight: number;
   /** By layer: |W X - What X|^2 on the calibration set, GPTQ only. */
   errors: Record<string, number>;
+  /** By layer: what the integer engine takes as a layer's codes, GPTQ only. */
+  codes: Record<string, WeightCodes>;
 }
 
 /**
@@ -178,6 +181,7 @@ export function quantizeWeights(
   );
   for (const name of names) checkFinite(named[`${name}.weight`], name);
   const errors: Record<string, number> = {};
+  const codes: Record<string, WeightCodes> = {};
   let cost = 0;
   let count = 0;
   for (const name of names) {
@@ -189,6 +193,7 @@ export function quantizeWeights(
     params: nestParams(named),
     bitsPerWeight: cost / count,
     errors,
+    codes,
   });
   if (bits > 8) return done();
   if (method === "rtn") {
@@ -210,13 +215,22 @@ export function quantizeWeights(
       const h = inputHessian(nestParams(named), config, batches, modules[0]);
       for (const module of modules) {
         const weight = named[`${module}.weight`];
-        const { dequantized, error } = gptq(
+        const made = gptq(
           weight.dataSync() as Float32Array,
           h,
           { bits, groupSize: groups[module], order, dampening, name: module },
         );
-        named[`${module}.weight`] = tf.tensor(dequantized, weight.shape);
-        errors[module] = error;
+        named[`${module}.weight`] = tf.tensor(made.dequantized, weight.shape);
+        errors[module] = made.error;
+        const { scale, zeroPoint } = made;
+        codes[module] = {
+          codes: made.codes,
+          scale,
+          zeroPoint,
+          ...(groups[module] < weight.shape[1]!
+            ? { groupSize: groups[module] }
+            : {}),
+        };
       }
     }
   }

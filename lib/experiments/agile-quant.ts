@@ -298,7 +298,9 @@ const quick: Config = {
   evaluationTokens: 2048,
   settings: only(
     settingsOf([1, 2], [64, 128, 256]),
-    (id) => !/smooth-|received|channel|rtn-trip|plain-pruned/.test(id),
+    (id) =>
+      !/smooth-|received|channel|token|rtn-trip|(plain|layer)-pruned|half|softmax|outliers.*pruned/
+        .test(id),
   ),
   speed: { tokens: 128, repeats: 8 },
   seeds: 2,
