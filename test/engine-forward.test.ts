@@ -43,6 +43,9 @@ const ROUNDED_PART = 0.05;
 /** The same for the mean loss in nats: errors of single logits average out. */
 const LOSS_TOLERANCE = 1e-3;
 
+/** How far W8A8 may move the perplexity of floats. */
+const W8A8_PERPLEXITY = 0.02;
+
 const SHAPE: LlamaConfig = {
   vocabSize: 50,
   hiddenSize: 32,
@@ -373,6 +376,10 @@ test("committed model: perplexity and greedy continuation", () => {
       `W${bits}A${activationBits}: ${own}, fake ${loss}`,
     );
     assert.ok(engine.modelBytes < floats.modelBytes);
+    if (bits === 8) {
+      const ratio = Math.exp(own - floats.evaluate(windows).loss);
+      assert.ok(Math.abs(ratio - 1) < W8A8_PERPLEXITY, `W8A8: ${ratio}`);
+    }
   }
   tf.disposeVariables();
 });
@@ -404,6 +411,17 @@ test("wrong input is refused with what was given", () => {
   });
   assert.throws(() => short.prefill([1, 2, 3]), /each of 3 tokens: 2/);
   assert.is(short.length, 0);
+  for (const value of [NaN, Infinity]) {
+    const broken = initLlama(SHAPE, key(0));
+    const { up_proj } = broken.model.layers[1].mlp;
+    const values = up_proj.weight.dataSync().slice();
+    values[7] = value;
+    up_proj.weight = tf.tensor(values, up_proj.weight.shape);
+    assert.throws(
+      () => createEngine(broken, SHAPE, { weights: { bits: 4 } }),
+      new RegExp(`layers\\.1\\.mlp\\.up_proj\\.weight .*${value} at 7`),
+    );
+  }
   assert.throws(
     () => createEngine(params, { ...SHAPE, intermediateSize: 45 }),
     /gate_proj\.weight must be \[45,32\]: \[44,32\]/,

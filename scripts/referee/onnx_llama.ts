@@ -3,7 +3,8 @@
  *
  * Exports a checkpoint with every kind of weights and compares the logits of two texts at once with ours,
  * computed in F32 on the numbers that the file stands for; the inputs of quantized layers are rounded on
- * our side by the rule of the operator. With a cache, the texts go in by parts.
+ * our side by the rule of the operator. With a cache, the texts go in by parts. Then both continue a prompt
+ * greedily, ours by the inference engine, in integers where the file has integers.
  *
  *   npm install --prefix FOLDER --ignore-scripts onnxruntime-node
  *   ONNX_RUNTIME=FOLDER node --import tsx scripts/referee/onnx_llama.ts data/models/small
@@ -11,6 +12,7 @@
 import { createRequire } from "node:module";
 import * as path from "node:path";
 import process from "node:process";
+import { createEngine, type Engine } from "../../lib/core/engine.ts";
 import { writeOnnx } from "../../lib/core/formats/onnx.ts";
 import {
   type ActivationRange,
@@ -51,6 +53,9 @@ const FLOAT_TOLERANCE = 1e-4;
  */
 const ROUNDED_TOLERANCE = 0.5;
 
+/** How many tokens are continued greedily. */
+const CONTINUED = 32;
+
 // What is used of onnxruntime-node, which is not a dependency.
 interface OrtTensor {
   data: Float32Array;
@@ -83,26 +88,12 @@ function runtime(): Runtime {
   );
 }
 
-/** Logits by ONNX Runtime; with a cache, `parts` positions at a time. */
-async function theirLogits(
-  ort: Runtime,
-  session: Session,
-  ids: number[][],
-  config: LlamaConfig,
-  cache: boolean,
-): Promise<Float32Array> {
-  const [B, T, V] = [ids.length, ids[0].length, config.vocabSize];
-  const feed = (from: number, to: number) =>
-    new ort.Tensor(
-      "int64",
-      BigInt64Array.from(ids.flatMap((row) => row.slice(from, to)), BigInt),
-      [B, to - from],
-    );
-  if (!cache) {
-    return (await session.run({ input_ids: feed(0, T) })).logits.data;
-  }
+type Past = Record<string, OrtTensor>;
+
+/** A cache of no position. */
+function emptyPast(ort: Runtime, B: number, config: LlamaConfig): Past {
   const headDim = config.headDim ?? config.hiddenSize / config.numHeads;
-  let past: Record<string, OrtTensor> = {};
+  const past: Past = {};
   for (let i = 0; i < config.numLayers; i++) {
     for (const part of ["key", "value"]) {
       past[`past_key_values.${i}.${part}`] = new ort.Tensor(
@@ -112,24 +103,59 @@ async function theirLogits(
       );
     }
   }
-  const out = new Float32Array(B * T * V);
-  // Half of the text at once, then one token at a time.
-  for (let from = 0; from < T;) {
-    const to = from === 0 ? T >> 1 : from + 1;
-    const outputs = await session.run({ input_ids: feed(from, to), ...past });
-    for (let b = 0; b < B; b++) {
-      const size = (to - from) * V;
-      const rows = outputs.logits.data.subarray(b * size, (b + 1) * size);
-      out.set(rows, (b * T + from) * V);
-    }
-    past = Object.fromEntries(
+  return past;
+}
+
+/** Logits of some positions, and the cache behind them. */
+async function advance(
+  ort: Runtime,
+  session: Session,
+  ids: number[][],
+  past: Past,
+): Promise<{ logits: Float32Array; past: Past }> {
+  const outputs = await session.run({
+    input_ids: new ort.Tensor(
+      "int64",
+      BigInt64Array.from(ids.flat(), BigInt),
+      [ids.length, ids[0].length],
+    ),
+    ...past,
+  });
+  return {
+    logits: outputs.logits.data,
+    past: Object.fromEntries(
       Object.entries(outputs)
         .filter(([name]) => name.startsWith("present."))
         .map(([name, value]) => [
           name.replace("present.", "past_key_values."),
           value,
         ]),
-    );
+    ),
+  };
+}
+
+/** Logits by ONNX Runtime; with a cache, `parts` positions at a time. */
+async function theirLogits(
+  ort: Runtime,
+  session: Session,
+  ids: number[][],
+  config: LlamaConfig,
+  cache: boolean,
+): Promise<Float32Array> {
+  const [B, T, V] = [ids.length, ids[0].length, config.vocabSize];
+  if (!cache) return (await advance(ort, session, ids, {})).logits;
+  let past = emptyPast(ort, B, config);
+  const out = new Float32Array(B * T * V);
+  // Half of the text at once, then one token at a time.
+  for (let from = 0; from < T;) {
+    const to = from === 0 ? T >> 1 : from + 1;
+    const part = ids.map((row) => row.slice(from, to));
+    const { logits, past: next } = await advance(ort, session, part, past);
+    for (let b = 0; b < B; b++) {
+      const size = (to - from) * V;
+      out.set(logits.subarray(b * size, (b + 1) * size), (b * T + from) * V);
+    }
+    past = next;
     from = to;
   }
   return out;
@@ -265,6 +291,69 @@ async function check(
   return ok;
 }
 
+/** Our engine on what a file stands for, inputs rounded by the rule of DynamicQuantizeLinear. */
+function engineOf(
+  { params, config }: Pick<Checkpoint, "params" | "config">,
+  weights: ExportOnnxOptions["weights"],
+): Engine {
+  if (weights === "matmulinteger") {
+    return createEngine(params, config, {
+      weights: {
+        bits: 8,
+        quantize(weight) {
+          const [rows, columns] = weight.shape;
+          const { codes, scales } = roundToNearest(
+            weight.dataSync() as Float32Array,
+            [rows, columns],
+            { bits: 8 },
+          );
+          return { codes, scale: scales };
+        },
+      },
+      activations: { symmetric: false, signed: false, granularity: "tensor" },
+    });
+  }
+  return createEngine(
+    weights === "float32" ? params : stored(params, 4),
+    config,
+  );
+}
+
+/** Both continue a prompt greedily; returns whether every token is the same. */
+async function checkGreedy(
+  ort: Runtime,
+  label: string,
+  model: Pick<Checkpoint, "params" | "config">,
+  prompt: number[],
+  weights: NonNullable<ExportOnnxOptions["weights"]>,
+): Promise<boolean> {
+  const { params, config } = model;
+  const session = await ort.InferenceSession.create(
+    writeOnnx(exportOnnx(params, config, { weights, cache: true })),
+    { intraOpNumThreads: 1, logSeverityLevel: 3 },
+  );
+  const engine = engineOf(model, weights);
+  const ours = Array.from(engine.generate(prompt, { maxTokens: CONTINUED }));
+  const theirs: number[] = [];
+  let past = emptyPast(ort, 1, config);
+  for (let next = prompt; theirs.length < CONTINUED;) {
+    const step = await advance(ort, session, [next], past);
+    const last = step.logits.slice(-config.vocabSize);
+    theirs.push(last.indexOf(Math.max(...last)));
+    past = step.past;
+    next = [theirs.at(-1)!];
+  }
+  await session.release();
+  const differs = ours.findIndex((id, i) => id !== theirs[i]);
+  const ok = differs < 0;
+  console.log(
+    `${label}, ${weights}; greedy by our engine (${engine.name}): ${
+      ok ? CONTINUED : differs
+    } of ${CONTINUED} tokens same; ${ok ? "ok" : "FAILED"}`,
+  );
+  return ok;
+}
+
 /** A random model of another shape. */
 function variant(
   change: Partial<LlamaConfig>,
@@ -320,6 +409,13 @@ async function main(): Promise<void> {
       [`${name}, 8-bit inputs`, { weights: "matmulnbits", accuracyLevel: 4 }],
     ] as [string, ExportOnnxOptions][]
   ) ok = await check(ort, label, model, ids, options) && ok;
+
+  for (const weights of ["float32", "matmulinteger", "matmulnbits"] as const) {
+    for (const row of ids) {
+      const prompt = row.slice(0, 12);
+      ok = await checkGreedy(ort, name, model, prompt, weights) && ok;
+    }
+  }
 
   const random = Array.from(
     { length: 3 },
