@@ -1,16 +1,23 @@
 /** What the EdgeQAT runs say: claims, tables and figures. Reads summaries, computes no runs. */
-import { barFigure, scatterFigure } from "../core/figure.ts";
+import {
+  barFigure,
+  heatmapFigure,
+  lineFigure,
+  scatterFigure,
+} from "../core/figure.ts";
 import { PHENOMENA } from "../core/minimal-pairs.ts";
 import { key } from "../core/rng.ts";
-import type {
-  ArmSummary,
-  FigureSpec,
-  Measurement,
-  MetricSummary,
-  ResultTable,
+import {
+  type ArmSummary,
+  type FigureSpec,
+  type Measurement,
+  type MetricSummary,
+  type ResultTable,
+  summariseMetric,
 } from "../core/runs.ts";
 import { bootstrapInterval, pairedDifference } from "../core/stats.ts";
 import type { Row } from "../core/table.ts";
+import { LLAMA_58M, MAP_TOKENS, sizeBytes } from "./edgeqat.details.ts";
 import {
   type Bits,
   type Config,
@@ -96,6 +103,32 @@ function lossGap(ours: ArmSummary, theirs: ArmSummary): Measurement {
   };
 }
 
+/** How many times fewer bytes the paper's LLaMA-58M has than in 16 bits, all weights rounded. */
+function sizeRatio(bits: number): Measurement {
+  const ratio = (quantised: "blocks" | "all") =>
+    sizeBytes(LLAMA_58M, 16, quantised) / sizeBytes(LLAMA_58M, bits, quantised);
+  const value = ratio("all");
+  return {
+    value,
+    low: value,
+    high: value,
+    n: 1,
+    unit: "x",
+    note:
+      `every weight in ${bits} bits; with embeddings, norms and head left in 16 bits, as in the released code, ${
+        ratio("blocks").toFixed(2)
+      }x`,
+  };
+}
+
+/** Causally evaluated loss minus loss as trained, paired by seed: what a ranking that looks ahead flatters. */
+function lookingAhead(metrics: ArmSummary["metrics"]): MetricSummary {
+  const { values } = metrics.causalTestLoss;
+  return summariseMetric(
+    values.map((loss, s) => loss - metrics.testLoss.values[s]),
+  );
+}
+
 export function measure(
   arms: ArmSummary[],
   config: Config,
@@ -131,6 +164,8 @@ export function measure(
     `w4a6/${config.mixVariant}`,
     lossGap,
   );
+  measured["edgeqat-size-w8"] = sizeRatio(8);
+  measured["edgeqat-size-w4"] = sizeRatio(4);
   return measured;
 }
 
@@ -143,6 +178,7 @@ const COLUMNS: [string, string][] = [
   ["likeness of maps", "mapLikeness"],
   ["variance of q", "varianceQ"],
   ["bits per activation", "averageBits"],
+  ["size (MB)", "sizeMB"],
 ];
 
 export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
@@ -154,7 +190,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     caption:
       `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model; one scale per matrix throughout. Mean ± half of the 95 % interval over seeds (${config.seeds} at ${
         headline(config).toUpperCase()
-      } and in mixes, ${config.otherSeeds} elsewhere).`,
+      } and for the arms that claims compare, ${config.otherSeeds} elsewhere). Size: matrices of the blocks in the bits of the weights, all else 16 bits, counted.`,
     columns: [
       "arm",
       "variant",
@@ -164,7 +200,11 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     rows: runs.map((arm) => [
       arm.id,
       labelOf(arm),
-      ...COLUMNS.map(([, name]) => spread(arm.metrics[name])),
+      ...COLUMNS.map(([, name]) =>
+        name === "sizeMB"
+          ? Number((arm.metrics.sizeBytes.mean / 1e6).toPrecision(4))
+          : spread(arm.metrics[name])
+      ),
       arm.timings.trainSeconds === undefined
         ? null
         : Number(arm.timings.trainSeconds.mean.toPrecision(3)),
@@ -194,13 +234,14 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       id: "edgeqat-ranking",
       title: "What looking ahead is worth",
       caption:
-        "Test perplexity of one trained student whose tokens get their bits by a ranking of the whole window, as in paper and code, or only of the tokens so far, which is all that a model that writes can know. Softmax scores fall with the position, so the causal ranking gives 8 bits to fewer tokens.",
+        "Test perplexity of one trained student whose tokens get their bits by a ranking of the whole window, as in paper and code, or only of the tokens so far, which is all that a model that writes can know; students of arms named causal were trained that way. Softmax scores fall with the position, so the causal ranking gives 8 bits to fewer tokens.",
       columns: [
         "arm",
         "as trained: perplexity",
         "as trained: bits",
         "evaluated causally: perplexity",
         "evaluated causally: bits",
+        "looking ahead is worth (nats per token)",
       ],
       rows: rankings.map(({ id, metrics }) => [
         id,
@@ -208,6 +249,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
         spread(metrics.averageBits),
         spread(metrics.causalTestPerplexity),
         spread(metrics.causalAverageBits),
+        spread(lookingAhead(metrics)),
       ]),
     });
   }
@@ -259,5 +301,103 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         yAxis: { title: "test loss", unit: "nats per token" },
       },
     ),
+    scatterFigure(
+      runs.map((arm): Row => ({
+        variant: labelOf(arm),
+        size: arm.metrics.sizeBytes.mean / 1e6,
+        accuracy: cell(arm.metrics.accuracyPercent),
+      })),
+      {
+        id: "edgeqat-size",
+        title: "Size against minimal pairs",
+        caption:
+          "Best is top left. Arms of one width share a size, whatever their activations have: those decide the speed, which the benchmark of the integer kernels measures.",
+        x: "size",
+        y: "accuracy",
+        series: "variant",
+        xAxis: { title: "size of the weights", unit: "MB" },
+        yAxis: { title: "minimal pairs right", unit: "%" },
+      },
+    ),
+    ...insideFigures(runs, width),
   ];
+}
+
+/** Attention maps, codes and channels, from the arms that left them. */
+function insideFigures(runs: ArmSummary[], width: string): FigureSpec[] {
+  const [float, rtn, both] = ["float", `${width}/rtn`, `${width}/both`]
+    .map((id) => runs.find((arm) => arm.id === id && arm.series.attentionMap));
+  const figures: FigureSpec[] = [];
+  for (const arm of [float, rtn, both]) {
+    if (arm === undefined) continue;
+    const map = arm.series.attentionMap.mean;
+    const n = Math.round(Math.sqrt(map.length));
+    figures.push(heatmapFigure(
+      map.flatMap((value, i): Row[] => {
+        const [query, key] = [Math.floor(i / n), i % n];
+        return key > query ? [] : [{ query, key, value }];
+      }),
+      {
+        id: `edgeqat-map-${arm.id.replace(/\W/g, "-")}`,
+        title: `Attention map: ${labelOf(arm)} (${arm.id})`,
+        caption:
+          `Last layer, mean over heads, the first ${MAP_TOKENS} tokens of a held-out window; mean of ${arm.seeds.length} seeds.`,
+        x: "key",
+        y: "query",
+        value: "value",
+        xAxis: { title: "token attended to" },
+        yAxis: { title: "token that attends" },
+        valueAxis: { title: "attention" },
+        digits: 1,
+      },
+    ));
+  }
+  const coded = [rtn, both].filter((arm) => arm?.series.weightCodes);
+  if (coded.length > 0) {
+    figures.push(barFigure(
+      coded.flatMap((arm) =>
+        arm!.series.weightCodes.mean.map((share, i): Row => ({
+          method: labelOf(arm!),
+          code: i - arm!.series.weightCodes.mean.length / 2,
+          share: 100 * share,
+        }))
+      ),
+      {
+        id: "edgeqat-codes",
+        title: "Codes of the weights",
+        caption:
+          "Mean over the matrices of the blocks. A range set by the largest weight leaves the outer codes empty; a learned step uses them.",
+        x: "code",
+        y: "share",
+        series: "method",
+        xAxis: { title: "code" },
+        yAxis: { title: "weights", unit: "%" },
+      },
+    ));
+  }
+  const ranges = Object.entries(float?.series ?? {})
+    .filter(([name]) => name.startsWith("range."));
+  if (ranges.length > 0) {
+    figures.push(lineFigure(
+      ranges.flatMap(([name, { mean }]) =>
+        mean.map((largest, i): Row => ({
+          what: name.slice("range.".length),
+          rank: 100 * i / (mean.length - 1),
+          relative: largest / mean[0],
+        }))
+      ),
+      {
+        id: "edgeqat-channels",
+        title: "Ranges of channels in the float model",
+        caption:
+          "Largest magnitude of each channel of the last layer over that of its widest one, channels sorted. One scale for the matrix has to serve them all: a channel at 0.1 has a tenth of the codes.",
+        x: "rank",
+        y: "relative",
+        series: "what",
+        xAxis: { title: "channels", unit: "%" },
+        yAxis: { title: "range relative to the widest", range: [0, 1.05] },
+      },
+    ));
+  }
+  return figures;
 }

@@ -48,6 +48,7 @@ import {
   type TokenBits,
   trainStudent,
 } from "../edgeqat/mod.ts";
+import { details, sizeBytes } from "./edgeqat.details.ts";
 import { figures, measure, tables } from "./edgeqat.report.ts";
 import {
   domainSplit,
@@ -145,13 +146,17 @@ export interface Config {
   domain: string;
   /** Variants at each width, "w4a4": the first is the headline. */
   widths: Record<string, VariantName[]>;
-  /** Seeds at widths other than the headline. */
+  /** Seeds of arms that no claim compares: all at widths other than the headline but "both". */
   otherSeeds: number;
-  /** Token-adaptive bits, 4 and 8, with 4-bit weights: part of important tokens. */
+  /** Token-adaptive bits, 4 and 8, with 4-bit weights: part of important tokens; the first has all seeds. */
   mixes: number[];
+  /** Whether the float model is trained on too: what training alone changes. */
+  floatTrained: boolean;
+  /** Documents of each part of the text that are read, at most; all if it is not given. */
+  documents?: number;
   /** How tokens of the mixes are ranked. */
   rankings: ("whole" | "causal")[];
-  /** Uniform activation bits to compare them with. */
+  /** Uniform activation bits to compare them with; the first has all seeds. */
   uniform: number[];
   /** Variant of mixes and uniform bits. */
   mixVariant: VariantName;
@@ -185,6 +190,8 @@ type QatConfig = {
   variant: VariantName;
   bits: Bits;
   objective: Objective | null;
+  /** Whether it leaves numbers for the figures of maps, codes and channels. */
+  details: boolean;
   training: Training;
   evaluation: Config["evaluation"];
 };
@@ -213,13 +220,14 @@ const full: Config = {
     w8a8: ["rtn", "nipq", "pact", "llm-qat", "both"],
   },
   otherSeeds: 1,
-  mixes: [0.25, 0.5, 0.75],
-  rankings: ["whole"], // each student is evaluated causally too
-  uniform: [5, 6, 7],
+  mixes: [0.5, 0.25, 0.75],
+  rankings: ["whole", "causal"], // each student is evaluated causally too
+  uniform: [6, 5, 7],
   mixVariant: "base",
+  floatTrained: true,
   training: {
-    steps: 60,
-    warmupSteps: 6,
+    steps: 50,
+    warmupSteps: 5,
     batch: 8,
     length: 64,
     learningRate: 2.5e-4, // paper and code; 1e-3 makes the float model itself worse
@@ -252,7 +260,8 @@ const quick: Config = {
   mixes: [0.5],
   rankings: ["whole"],
   uniform: [6],
-  training: { ...full.training, steps: 12, warmupSteps: 2 },
+  floatTrained: false,
+  training: { ...full.training, steps: 12, warmupSteps: 2, batch: 4 },
   evaluation: { windows: 16, length: 64, pairs: 25, maxWords: 20 },
   seeds: 2,
 };
@@ -266,7 +275,8 @@ const smoke: Config = {
     batch: 2,
     length: 16,
   },
-  evaluation: { windows: 2, length: 16, pairs: 3, maxWords: 10 },
+  documents: 20,
+  evaluation: { windows: 2, length: 16, pairs: 1, maxWords: 10 },
   seeds: 1,
 };
 
@@ -293,7 +303,8 @@ export function bitsOf(width: string): Bits {
 }
 
 /** Checks what `--set` may have changed, before anything runs. */
-function checkConfig({ model, widths, seeds, training }: Config): void {
+function checkConfig(config: Config): void {
+  const { model, widths, seeds, training } = config;
   if (!existsSync(join(modelFolder(model), "config.json"))) {
     throw new RangeError(
       `Cannot run edgeqat as data/models must have the base model: ${model}; npm run reproduce -- base --profile full makes it`,
@@ -310,6 +321,12 @@ function checkConfig({ model, widths, seeds, training }: Config): void {
       );
     }
   }
+  for (const ranking of config.rankings) {
+    if (ranking === "whole" || ranking === "causal") continue;
+    throw new RangeError(
+      `Cannot run edgeqat as rankings must be whole or causal: ${ranking}`,
+    );
+  }
   for (
     const [name, value] of Object.entries({ seeds, steps: training.steps })
   ) {
@@ -323,13 +340,15 @@ function checkConfig({ model, widths, seeds, training }: Config): void {
 
 function arms(config: Config): Arm[] {
   checkConfig(config);
-  const { model, domain, evaluation, training, widths } = config;
+  const { model, domain, documents, evaluation, training, widths } = config;
   const range = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
   const all: Arm[] = [{
     id: "data",
-    config: plain({ model, domain, pairs: evaluation.pairs, evaluation }),
+    config: plain({ model, domain, documents, evaluation }),
     seeds: [1],
   }];
+  const [headline] = Object.keys(widths);
+  const detailed = ["float", `${headline}/rtn`, `${headline}/both`];
   const add = (id: string, variant: VariantName, bits: Bits, seeds: number) => {
     const { objective }: Variant = VARIANTS[variant];
     const arm: QatConfig = {
@@ -337,6 +356,7 @@ function arms(config: Config): Arm[] {
       variant,
       bits,
       objective: objective ?? null,
+      details: detailed.includes(id),
       training,
       evaluation,
     };
@@ -345,30 +365,30 @@ function arms(config: Config): Arm[] {
   };
   const float: Bits = { weight: 16, activation: 16 };
   add("float", "float", float, 1);
-  add("float/trained", "float-trained", float, config.seeds);
+  if (config.floatTrained) {
+    add("float/trained", "float-trained", float, config.seeds);
+  }
   Object.entries(widths).forEach(([width, variants], i) => {
     for (const variant of variants) {
-      const seeds = i === 0 ? config.seeds : config.otherSeeds;
+      const claimed = i === 0 || variant === "both";
+      const seeds = claimed ? config.seeds : config.otherSeeds;
       add(`${width}/${variant}`, variant, bitsOf(width), seeds);
     }
   });
-  const { mixVariant, seeds } = config;
-  for (const importantRatio of config.mixes) {
+  const { mixVariant } = config;
+  const seedsAt = (i: number) => i === 0 ? config.seeds : config.otherSeeds;
+  config.mixes.forEach((importantRatio, i) => {
     for (const ranking of config.rankings) {
       add(`w4mix${importantRatio}/${ranking}`, mixVariant, {
         weight: 4,
         activation: { importantRatio, ranking },
-      }, seeds);
+      }, seedsAt(i));
     }
-  }
-  for (const activation of config.uniform) {
-    add(
-      `w4a${activation}/${mixVariant}`,
-      mixVariant,
-      { weight: 4, activation },
-      seeds,
-    );
-  }
+  });
+  config.uniform.forEach((activation, i) => {
+    const bits = { weight: 4, activation };
+    add(`w4a${activation}/${mixVariant}`, mixVariant, bits, seedsAt(i));
+  });
   return all;
 }
 
@@ -383,9 +403,10 @@ const readInt32 = (bytes: Uint8Array) => new Int32Array(bytes.slice().buffer);
 
 /** Tokens of the three parts of the text, and minimal pairs from the two that are held out. */
 function prepareData(
-  { model, domain, evaluation: { pairs, maxWords } }: {
+  { model, domain, documents, evaluation: { pairs, maxWords } }: {
     model: string;
     domain: string;
+    documents?: number;
     evaluation: Config["evaluation"];
   },
   context: RunContext,
@@ -394,9 +415,11 @@ function prepareData(
   const split = domainSplit(domain, context);
   const counts: Metrics = {};
   for (const part of ["train", "validation", "test"] as const) {
-    const ids = tokensOf(split[part] as TextDocument[], tokenizer);
+    const chosen = split[part].slice(0, documents) as TextDocument[];
+    const ids = tokensOf(chosen, tokenizer);
     context.writeArtifact(`${part}.bin`, int32Bytes(ids));
     counts[`${part}Tokens`] = ids.length;
+    context.progress(0.5, part);
   }
   const heldOut = new Set(
     [...split.validation, ...split.test].map(({ id }) => id),
@@ -525,6 +548,17 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
   metrics.right = right;
   Object.assign(metrics, accuracies(pairs, right));
   Object.assign(metrics, inspect(student, teacher, heldOut("test")));
+  metrics.sizeBytes = sizeBytes(config, bits.weight);
+  if (arm.details) {
+    const [window] = heldOut("test");
+    const ids = tf.tensor2d(
+      window.slice(0, -1),
+      [1, window.length - 1],
+      "int32",
+    );
+    Object.assign(metrics, details(student, ids));
+    ids.dispose();
+  }
   tf.disposeVariables(); // a process may run several arms
   return metrics;
 }

@@ -1,0 +1,186 @@
+/** What the EdgeQAT runs say: measurements and verdicts of hand-made arms, codes and sizes by hand. */
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import { judge, loadClaims } from "../lib/core/claims.ts";
+import { type ArmSummary, summariseMetric } from "../lib/core/runs.ts";
+import { ready, tf } from "../lib/core/tensor.ts";
+import {
+  attentionMap,
+  channelCurve,
+  codeShares,
+  LLAMA_58M,
+  sizeBytes,
+} from "../lib/experiments/edgeqat.details.ts";
+import experiment, {
+  type Config,
+  type VariantName,
+} from "../lib/experiments/edgeqat.ts";
+import { figures, measure, tables } from "../lib/experiments/edgeqat.report.ts";
+
+await ready();
+
+const config = experiment.profiles.full;
+
+interface Seen {
+  variant: VariantName;
+  /** Per seed. */
+  accuracy: number[];
+  loss: number[];
+  /** Of the causal evaluation, per seed. */
+  causal?: number[];
+}
+
+/** 400 pairs of which the given share is right, the first ones. */
+function arm(
+  id: string,
+  { variant, accuracy, loss, causal }: Seen,
+): ArmSummary {
+  const summary = summariseMetric;
+  const share = accuracy.reduce((a, b) => a + b, 0) / accuracy.length / 100;
+  return {
+    id,
+    seeds: accuracy.map((_, s) => s + 1),
+    config: { variant, bits: { weight: 4, activation: 4 } },
+    metrics: {
+      accuracyPercent: summary(accuracy),
+      testLoss: summary(loss),
+      testPerplexity: summary(loss.map(Math.exp)),
+      validationLoss: summary(loss),
+      mapLikeness: summary([0.9]),
+      varianceQ: summary([1]),
+      averageBits: summary([4]),
+      sizeBytes: summary([2e6]),
+      ...(causal === undefined ? {} : {
+        causalTestLoss: summary(causal),
+        causalTestPerplexity: summary(causal.map(Math.exp)),
+        causalAverageBits: summary([5]),
+      }),
+    },
+    series: {
+      right: {
+        n: accuracy.length,
+        mean: Array.from({ length: 400 }, (_, i) => i < 400 * share ? 1 : 0),
+        sd: new Array(400).fill(0),
+      },
+    },
+    timings: {},
+    seconds: 1,
+  };
+}
+
+const arms = [
+  arm("float", { variant: "float", accuracy: [74], loss: [3.2] }),
+  arm("w4a4/both", {
+    variant: "both",
+    accuracy: [72, 72.2, 71.8],
+    loss: [3.5, 3.6, 3.4],
+  }),
+  arm("w4a4/pact", {
+    variant: "pact",
+    accuracy: [60, 60.2, 59.8],
+    loss: [5, 5, 5],
+  }),
+  arm("w4a4/llm-qat", {
+    variant: "llm-qat",
+    accuracy: [72, 72.1, 71.9],
+    loss: [3.6, 3.7, 3.5],
+  }),
+  arm("w4a4/base", {
+    variant: "base",
+    accuracy: [71, 71, 71],
+    loss: [3.6, 3.71, 3.49],
+  }),
+  arm("w4mix0.5/whole", {
+    variant: "base",
+    accuracy: [72, 72, 72],
+    loss: [3.3, 3.4, 3.2],
+    causal: [3.4, 3.51, 3.29],
+  }),
+  arm("w4a6/base", {
+    variant: "base",
+    accuracy: [72, 72, 72],
+    loss: [3.1, 3.2, 3.0],
+  }),
+];
+
+function verdictOf(id: string, seen: ArmSummary[] = arms): string {
+  const claim = loadClaims("edgeqat")!.claims.find((claim) => claim.id === id);
+  assert.ok(claim, id);
+  return judge(claim, measure(seen, config as Config)).verdict;
+}
+
+test("measurements are the differences of the arms that the claims name", () => {
+  const measured = measure(arms, config as Config);
+  const near = (id: string, value: number) =>
+    assert.ok(
+      Math.abs(measured[id].value - value) < 1e-9,
+      `${id}: ${measured[id].value}`,
+    );
+  near("edgeqat-w4a4-pact", 12);
+  near("edgeqat-w4a4-float", -2);
+  near("edgeqat-losses", 0.1); // without minus with: 3.6 - 3.5
+  near("edgeqat-mixed-uniform", -0.2); // uniform minus mixed: 3.1 - 3.3
+  assert.not.ok("edgeqat-w4a4-nipq" in measured); // no such arm
+  // Same mean and the same pairs right: no gain either way.
+  assert.ok(measured["edgeqat-w4a4-llmqat"].low < 0);
+  assert.ok(measured["edgeqat-w4a4-llmqat"].high > 0);
+});
+
+test("verdicts follow, and turn round when two arms are exchanged", () => {
+  assert.is(verdictOf("edgeqat-losses"), "trend holds");
+  assert.is(verdictOf("edgeqat-mixed-uniform"), "differs");
+  assert.is(verdictOf("edgeqat-w4a4-llmqat"), "differs");
+  const swapped = arms.map((arm) => ({
+    ...arm,
+    id: ({ "w4a4/both": "w4a4/base", "w4a4/base": "w4a4/both" })[arm.id] ??
+      arm.id,
+  }));
+  assert.is(verdictOf("edgeqat-losses", swapped), "differs");
+});
+
+test("sizes: the table's ratios need embeddings and head, the released code's are smaller", () => {
+  assert.is(sizeBytes(LLAMA_58M, 16), 2 * 58_343_936); // the card's count
+  assert.is(verdictOf("edgeqat-size-w4"), "match");
+  assert.is(verdictOf("edgeqat-size-w8"), "match");
+  // Blocks: 16 (4 512^2 + 3 512 1024) = 41,943,040 weights in 112 matrices.
+  const blocks = 41_943_040;
+  assert.is(
+    sizeBytes(LLAMA_58M, 4),
+    blocks / 2 + 2 * (58_343_936 - blocks) + 112 * 2,
+  );
+});
+
+test("shares of codes by hand; a step of another size changes nothing", () => {
+  const values = [-8, -1, 0, 0, 0, 1, 2, 7];
+  const shares = codeShares(Float32Array.from(values), 4);
+  assert.equal([shares[0], shares[7], shares[8], shares[9], shares[15]], [
+    1 / 8,
+    1 / 8,
+    3 / 8,
+    1 / 8,
+    1 / 8,
+  ]);
+  const scaled = Float32Array.from(values, (x) => x * 0.0371);
+  assert.equal(codeShares(scaled, 4), shares);
+  assert.is(codeShares(new Float32Array(5), 4)[8] > 0.999, true);
+});
+
+test("maps sum to 1 over the tokens so far; channels are sorted by their largest number", () => {
+  const map = attentionMap(tf.zeros([1, 2, 4, 4]), 3);
+  const expected = [1, 0, 0, 1 / 2, 1 / 2, 0, 1 / 3, 1 / 3, 1 / 3];
+  map.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) < 1e-6));
+  const curve = channelCurve(tf.tensor2d([[1, -9, 2], [-3, 0, 0]]));
+  assert.equal([curve[0], curve.at(-1)], [9, 2]);
+});
+
+test("looking ahead has its worth in the table of rankings, and figures name what they compare", () => {
+  const ranking = tables(arms, config as Config).find(({ id }) =>
+    id === "edgeqat-ranking"
+  );
+  assert.is(ranking?.rows.length, 1);
+  assert.match(String(ranking!.rows[0].at(-1)), /^0\.10\d* ±/);
+  const ids = figures(arms, config as Config).map(({ id }) => id);
+  assert.equal(ids, ["edgeqat-ablation", "edgeqat-bits", "edgeqat-size"]); // no maps, codes or channels left
+});
+
+test.run();
