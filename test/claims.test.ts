@@ -96,6 +96,16 @@ test("direction: beyond the reference on the other side is the opposite", () => 
   );
 });
 
+test("direction: short of a reference that is a size is not reached, not the opposite", () => {
+  const large: Claim = {
+    ...gain,
+    rule: { ...gain.rule!, reference: 100 } as Claim["rule"],
+    value: null,
+  };
+  assert.is(verdictOf(large, measured(5, 4, 6)), "differs");
+  assert.match(sentenceOf(large, measured(5, 4, 6)), /^not reached: 5 .* 100/);
+});
+
 test("direction: lower mirrors higher", () => {
   const lower: Claim = { ...gain, direction: "lower", value: -2 };
   assert.is(verdictOf(lower, measured(-1, -1.5, -0.5)), "trend holds");

@@ -12,7 +12,8 @@
  *                and a match if the interval also contains the paper's value and reaches no further
  *                from its middle than half the paper's effect (a vague number matches nothing);
  *                interval contains the reference: differs (no effect detected);
- *                interval beyond it on the other side: differs (opposite effect)
+ *                interval beyond it on the other side: differs (opposite effect, or not reached where the
+ *                reference is a size rather than no effect)
  *   trend      values in order (over ranks, say); no later one lies against the direction from an
  *              earlier one by more than the margin: trend holds, else differs
  *
@@ -335,8 +336,9 @@ function judgeDirection(
   if (otherSide) {
     return {
       verdict: "differs",
-      sentence:
-        `opposite effect: ${shown} lies on the other side of ${against}, the paper ${word} it`,
+      sentence: `${
+        reference === 0 || reference === 1 ? "opposite effect" : "not reached"
+      }: ${shown} lies on the other side of ${against}, the paper ${word} it`,
     };
   }
   if (!paperSide) {
