@@ -4,6 +4,8 @@
  * In the manner of ALFWorld (Shridhar et al., arXiv:2010.03768), which cannot run here; families of tasks and verbs
  * are ALFWorld's as recalled, everything else is our own and far smaller: pick, pick two, look under a lamp, clean, heat, cool.
  *
+ * A layout has a place of each kind at most once, so that a place is one word, as are things.
+ *
  * Unseen episodes have both a room layout and a pair of thing and destination that no training episode has.
  */
 import { fold, type Key, key as newKey } from "../core/rng.ts";
@@ -97,11 +99,12 @@ const STORAGE: Kind[] = [
 ];
 
 /** Layouts to learn from, and further ones for unseen episodes. */
-const LAYOUTS = { train: 64, unseen: 32 };
+const LAYOUTS = { train: 512, unseen: 128 };
 
 const isChange = (family: Family): family is Change => family in CHANGES;
-const kindOf = (place: string) => place.split(" ")[0] as Kind;
-const thingOf = (object: string) => object.split(" ")[0];
+const closes = (place: string) => PLACES[place as Kind].closes;
+const count = <T>(items: readonly T[], item: T) =>
+  items.filter((own) => own === item).length;
 
 /** Whether a pair of thing and destination is kept for unseen episodes: one in five. */
 function heldOut(thing: string, kind: Kind): boolean {
@@ -109,26 +112,14 @@ function heldOut(thing: string, kind: Kind): boolean {
   return (i + 2 * STORAGE.indexOf(kind)) % 5 === 0;
 }
 
-/** The places of a layout, seven or eight of them, always with a basin, a microwave and a fridge. */
-function layoutPlaces(split: Split, index: number): string[] {
-  const next = stream(
-    fold(
-      fold(newKey(2010), "layout"),
-      split === "train" ? index : 1000 + index,
-    ),
-  );
-  const kinds: Kind[] = ["sinkbasin", "microwave", "fridge"];
-  const extra = 4 + Math.floor(next() * 2);
+/** The places of a layout in their order, seven or eight, always with a basin, a microwave and a fridge. */
+function layoutPlaces(split: Split, index: number): Kind[] {
+  const key = fold(fold(newKey(2010), `layout ${split}`), index);
+  const next = stream(key);
   const others = STORAGE.filter((kind) => kind !== "fridge");
-  while (kinds.length < 3 + extra) {
-    const kind = pick(others, next);
-    if (kinds.filter((k) => k === kind).length < 2) kinds.push(kind);
-  }
-  const count: Partial<Record<Kind, number>> = {};
-  return shuffled(kinds, next).map((kind) => {
-    count[kind] = (count[kind] ?? 0) + 1;
-    return `${kind} ${count[kind]}`;
-  });
+  const extra = 4 + Math.floor(next() * 2);
+  const some = shuffled(others, next).slice(0, extra);
+  return shuffled([...some, "sinkbasin", "microwave", "fridge"], next);
 }
 
 /** What an episode is about. */
@@ -148,11 +139,7 @@ function taskText({ family, thing, kind }: Goal): string {
 
 function readTask(header: string): Goal & { places: string[] } {
   const task = /^Task: (.*)$/m.exec(header)?.[1] ?? "";
-  const words = (/^Places: (.*)$/m.exec(header)?.[1] ?? "").split(" ");
-  const places: string[] = [];
-  for (let i = 0; i + 1 < words.length; i += 2) {
-    places.push(`${words[i]} ${words[i + 1]}`);
-  }
+  const places = (/^Places: (.*)$/m.exec(header)?.[1] ?? "").split(" ");
   const look = /^look at (\w+) under lamp$/.exec(task);
   if (look) return { family: "look", thing: look[1], kind: null, places };
   const put = /^put (?:(two|clean|hot|cool) )?(\w+) in (\w+)$/.exec(task);
@@ -166,8 +153,7 @@ function readTask(header: string): Goal & { places: string[] } {
 }
 
 /** Draws a goal of the split that the layout allows. */
-function drawGoal(places: string[], split: Split, next: () => number): Goal {
-  const present = new Set(places.map(kindOf));
+function drawGoal(places: Kind[], split: Split, next: () => number): Goal {
   for (;;) {
     const family = pick(FAMILIES, next);
     const letter = isChange(family)
@@ -180,14 +166,14 @@ function drawGoal(places: string[], split: Split, next: () => number): Goal {
       next,
     );
     if (family === "look") {
-      // No destination: what is held out is the thing beside a destination it does not have.
-      if (heldOut(thing, "fridge") === (split === "unseen")) {
+      // There is no destination: the lamp counts as one, so that its things are divided too.
+      if (heldOut(thing, "desk") === (split === "unseen")) {
         return { family, thing, kind: null };
       }
       continue;
     }
     const kinds = STORAGE.filter((kind) =>
-      present.has(kind) && heldOut(thing, kind) === (split === "unseen")
+      places.includes(kind) && heldOut(thing, kind) === (split === "unseen")
     );
     if (kinds.length > 0) return { family, thing, kind: pick(kinds, next) };
   }
@@ -195,36 +181,35 @@ function drawGoal(places: string[], split: Split, next: () => number): Goal {
 
 function reset(key: Key, split: Split): Episode {
   const next = stream(fold(key, "house"));
-  const places = layoutPlaces(split, Math.floor(next() * LAYOUTS[split]));
-  const goal = drawGoal(places, split, next);
-  const needed = goal.family === "pick two" ? 2 : 1;
+  const index = Math.floor(next() * LAYOUTS[split]);
+  const places: string[] = layoutPlaces(split, index);
+  const goal = drawGoal(places as Kind[], split, next);
+  const { family, thing, kind } = goal;
+  const needed = family === "pick two" ? 2 : 1;
 
-  // Things: those that the task is about, away from the destination, and a few others anywhere.
+  // The things of the task, away from their destination, and a few others anywhere.
   const holds = new Map<string, string[]>(places.map((place) => [place, []]));
-  const away = places.filter((place) => kindOf(place) !== goal.kind);
-  for (let i = 1; i <= needed; i++) {
-    holds.get(pick(away, next))!.push(`${goal.thing} ${i}`);
+  const away = places.filter((place) => place !== kind);
+  for (let i = 0; i < needed; i++) holds.get(pick(away, next))!.push(thing);
+  const others = Object.keys(THINGS).filter((name) => name !== thing);
+  for (const name of shuffled(others, next).slice(0, 5)) {
+    holds.get(pick(places, next))!.push(name);
   }
-  const others = shuffled(
-    Object.keys(THINGS).filter((name) => name !== goal.thing),
-    next,
-  ).slice(0, 5);
-  for (const name of others) holds.get(pick(places, next))!.push(`${name} 1`);
-  if (goal.family === "look") {
-    const flat = places.filter((place) => !PLACES[kindOf(place)].closes);
-    holds.get(pick(flat, next))!.push("lamp 1");
+  if (family === "look") {
+    const flat = places.filter((place) => !closes(place));
+    holds.get(pick(flat, next))!.push("lamp");
   }
-  const open = new Set(places.filter((place) => !PLACES[kindOf(place)].closes));
-  const changed = new Set<string>();
-  const delivered = new Set<string>();
+  const open = new Set(places.filter((place) => !closes(place)));
   let at: string | null = null;
   let held: string | null = null;
+  /** What was done last to the thing of the task. */
+  let changed: string | null = null;
   let looked = false;
 
-  const isGoal = (object: string) => thingOf(object) === goal.thing;
-  const contents = (place: string) => holds.get(place)!.join(" ") || "nothing";
+  const sight = (place: string) => holds.get(place)!.join(" ") || "nothing";
   const succeeded = () =>
-    goal.family === "look" ? looked : delivered.size >= needed;
+    family === "look" ? looked : count(holds.get(kind!)!, thing) >= needed &&
+      (!isChange(family) || changed === family);
 
   const admissible = (): string[] => {
     const actions = places.filter((place) => place !== at)
@@ -232,15 +217,15 @@ function reset(key: Key, split: Split): Episode {
     if (at === null) return actions;
     if (!open.has(at)) actions.push(`open ${at}`);
     else {
-      for (const object of holds.get(at)!) {
-        if (object === "lamp 1") actions.push("use lamp 1");
+      for (const object of new Set(holds.get(at)!)) {
+        if (object === "lamp") actions.push("use lamp");
         else if (held === null) actions.push(`take ${object} from ${at}`);
       }
       if (held !== null) actions.push(`put ${held} in ${at}`);
     }
     if (held !== null) {
-      for (const [verb, { at: kind, letter }] of Object.entries(CHANGES)) {
-        if (kindOf(at) === kind && THINGS[thingOf(held)].includes(letter)) {
+      for (const [verb, { at: station, letter }] of Object.entries(CHANGES)) {
+        if (at === station && THINGS[held].includes(letter)) {
           actions.push(`${verb} ${held} with ${at}`);
         }
       }
@@ -249,41 +234,33 @@ function reset(key: Key, split: Split): Episode {
   };
 
   const act = (action: string): string => {
-    const [verb, ...rest] = action.split(" ");
-    if (verb === "go") {
-      at = rest.slice(1).join(" ");
-      return open.has(at)
-        ? `you are at ${at} , you see ${contents(at)}`
-        : `you are at ${at} , it is closed`;
+    const [verb, object, ...rest] = action.split(" ");
+    switch (verb) {
+      case "go":
+        at = rest[0];
+        return open.has(at)
+          ? `you are at ${at} , you see ${sight(at)}`
+          : `you are at ${at} , it is closed`;
+      case "open":
+        open.add(at!);
+        return `you open ${at} , you see ${sight(at!)}`;
+      case "use":
+        looked = held === thing;
+        return "you use lamp";
+      case "take": {
+        const here = holds.get(at!)!;
+        here.splice(here.indexOf(object), 1);
+        held = object;
+        return `you take ${object}`;
+      }
+      case "put":
+        holds.get(at!)!.push(object);
+        held = null;
+        return `you put ${object}`;
+      default: // one of CHANGES
+        if (object === thing) changed = verb;
+        return `you ${verb} ${object}`;
     }
-    if (verb === "open") {
-      open.add(at!);
-      return `you open ${at} , you see ${contents(at!)}`;
-    }
-    if (verb === "use") {
-      looked = held !== null && isGoal(held);
-      return `you use lamp 1`;
-    }
-    const object = rest.slice(0, 2).join(" ");
-    if (verb === "take") {
-      const here = holds.get(at!)!;
-      here.splice(here.indexOf(object), 1);
-      held = object;
-      delivered.delete(object);
-      return `you take ${object}`;
-    }
-    if (verb === "put") {
-      holds.get(at!)!.push(object);
-      held = null;
-      const right = kindOf(at!) === goal.kind && isGoal(object) &&
-        (!isChange(goal.family) || changed.has(`${goal.family} ${object}`));
-      if (right) delivered.add(object);
-      return `you put ${object}`;
-    }
-    changed.add(`${verb} ${object}`);
-    if (verb === "heat") changed.delete(`cool ${object}`);
-    if (verb === "cool") changed.delete(`heat ${object}`);
-    return `you ${verb} ${object}`;
   };
 
   return {
@@ -301,13 +278,14 @@ function reset(key: Key, split: Split): Episode {
 
 /** Ways to say the same; which one is drawn anew at each turn. */
 const SAY = {
-  search: ["next is", "I try", "I look at", "let me check"],
-  open: ["it is closed", "I must open it"],
-  take: ["I see it", "found it", "here it is"],
-  bring: ["bring it to", "it goes to", "I carry it to"],
-  change: ["it is not yet", "I make it", "it must be"],
-  put: ["I put it down", "this is the place"],
-  lamp: ["now use lamp", "I see lamp"],
+  search: ["not here", "no luck", "not yet", "still looking"],
+  open: ["closed", "must open"],
+  take: ["here it is", "found it", "I see it"],
+  recall: ["was seen at", "I saw it at"],
+  bring: ["bring to", "carry to", "goes to"],
+  change: ["make it", "must be"],
+  put: ["put down", "this is the place"],
+  lamp: ["use the lamp", "here is the lamp"],
 } as const;
 
 /** An expert that looks into place after place and writes down all that it will need later. */
@@ -320,96 +298,94 @@ function expert(
   let pointer = 0;
   let at: string | null = null;
   let closed = false;
-  let held: string | null = null;
+  let held = false;
   let changed = false;
   let done = 0;
-  /** Where things of the task and the lamp were seen. */
-  const seen = new Map<string, string>();
+  let lamp: string | null = null;
+  /** How many things of the task were seen, by place. */
+  const seen = new Map<string, number>();
 
   const note = (observation: string) => {
-    const { thing, places } = goal!;
-    const went = /^you are at (\w+ \d+) , (.*)$/.exec(observation);
+    const { thing, kind, places } = goal!;
+    const went = /^you are at (\w+) , (.*)$/.exec(observation);
     if (went) [at, closed] = [went[1], went[2] === "it is closed"];
     if (observation.startsWith("you open")) closed = false;
     if (at !== null && at === places[pointer] && !closed) {
       pointer = (pointer + 1) % places.length;
     }
-    const sight = /you see (.*)$/.exec(observation)?.[1] ?? "";
-    const objects = sight === "nothing" ? [] : sight.match(/\w+ \d+/g) ?? [];
-    for (const object of objects) {
-      const isTarget = thingOf(object) === thing && kindOf(at!) !== goal!.kind;
-      if (isTarget || object === "lamp 1") seen.set(object, at!);
+    const sight = /you see (.*)$/.exec(observation);
+    if (sight) {
+      const objects = sight[1].split(" ");
+      if (at !== kind) seen.set(at!, count(objects, thing));
+      if (objects.includes("lamp")) lamp = at;
     }
-    const did = /^you (\w+) (\w+ \d+)$/.exec(observation);
-    if (did?.[1] === "take") {
-      held = did[2];
-      seen.delete(held);
-    } else if (did?.[1] === "put") {
-      held = null;
+    const verb = /^you (\w+) (\w+)$/.exec(observation)?.[1];
+    if (verb === "take") {
+      held = true;
+      seen.set(at!, seen.get(at!)! - 1);
+    } else if (verb === "put") {
+      held = false;
       done++;
-    } else if (did && did[1] in CHANGES) changed = true;
+    } else if (verb !== undefined && verb in CHANGES) changed = true;
   };
 
   return ({ header, observation }) => {
     goal ??= readTask(header);
     note(observation);
     const { family, thing, kind, places } = goal;
-    const known = (name: string) =>
-      [...seen].find(([object]) => thingOf(object) === name) ?? null;
-    const memory: string[] = [held === null ? "hold none" : `hold ${held}`];
-    if (isChange(family) && changed) memory.push(CHANGES[family].state);
-    if (family === "pick two") memory.push(`done ${done} of 2`);
-    const other = known(family === "look" ? "lamp" : thing);
-    if (
-      other !== null && other[1] !== at &&
-      (family === "look" || family === "pick two")
-    ) memory.push(`seen ${other[0]} at ${other[1]}`);
-    const searching = held === null
-      ? known(thing) === null
-      : family === "look" && known("lamp") === null;
-    if (searching || family === "pick two" || family === "look") {
-      memory.push(`next ${places[pointer]}`);
-    }
-    const say = (what: keyof typeof SAY, rest: string, action: string) => ({
-      reasoning: `${memory.join(" , ")} , ${pick(SAY[what], next)}${rest}`,
-      action,
-    });
+    const known = [...seen].find(([, number]) => number > 0)?.[0] ?? null;
+    const searching = held
+      ? family === "look" && lamp === null
+      : known === null;
+    // What has to be kept in mind beyond the next turn.
+    const memory = [
+      ...(done > 0 ? ["one done ,"] : []),
+      ...(family === "look" && lamp !== null ? [`lamp at ${lamp} ,`] : []),
+    ].join(" ");
+    const long = searching || family === "pick two" || family === "look";
+    const state = isChange(family) && changed
+      ? `${CHANGES[family].state} `
+      : "";
+    const say = (what: keyof typeof SAY, rest: string, action: string) => {
+      const words = [
+        memory,
+        held ? `have ${state}${thing}` : `want ${thing}`,
+        `${pick(SAY[what], next)}${rest}`,
+        long ? `, next ${places[pointer]}` : "",
+      ];
+      return { reasoning: words.filter(Boolean).join(" "), action };
+    };
     const go = (what: keyof typeof SAY, place: string) =>
       at === place && closed
         ? say("open", "", `open ${place}`)
         : say(what, ` ${place}`, `go to ${place}`);
 
     if (searching) {
-      if (at === places[pointer] && closed) return go("search", at);
+      if (at === places[pointer] && closed) return go("open", at);
       if (next() < detours) {
         const place = pick(places.filter((p) => p !== at), next);
-        return {
-          reasoning: `${memory.join(" , ")} , first a look at ${place}`,
-          action: `go to ${place}`,
-        };
+        const { reasoning } = say("search", ` , first ${place}`, "");
+        return { reasoning, action: `go to ${place}` };
       }
-      return go("search", places[pointer]);
+      return say("search", "", `go to ${places[pointer]}`);
     }
-    if (held === null) {
-      const [object, place] = known(thing)!;
-      if (at !== place || closed) return go("bring", place);
-      return say("take", "", `take ${object} from ${place}`);
+    if (!held) {
+      return at === known && !closed
+        ? say("take", "", `take ${thing} from ${known}`)
+        : go("recall", known!);
     }
     if (family === "look") {
-      const [, place] = known("lamp")!;
-      return at === place ? say("lamp", "", "use lamp 1") : go("bring", place);
+      return at === lamp ? say("lamp", "", "use lamp") : go("bring", lamp!);
     }
     if (isChange(family) && !changed) {
       const { at: station, state } = CHANGES[family];
-      const place = places.find((p) => kindOf(p) === station)!;
-      return at === place
-        ? say("change", ` ${state}`, `${family} ${held} with ${place}`)
-        : go("bring", place);
+      return at === station
+        ? say("change", ` ${state}`, `${family} ${thing} with ${station}`)
+        : say("bring", ` ${station}`, `go to ${station}`);
     }
-    const place = places.find((p) => kindOf(p) === kind)!;
-    return at === place && !closed
-      ? say("put", "", `put ${held} in ${place}`)
-      : go("bring", place);
+    return at === kind && !closed
+      ? say("put", "", `put ${thing} in ${kind}`)
+      : go("bring", kind!);
   };
 }
 
@@ -425,8 +401,8 @@ export function house(): Environment {
       "put two clean hot cool look at under lamp in from with to go open take heat use",
       Object.keys(PLACES).join(" "),
       Object.keys(THINGS).join(" "),
-      "you are at see nothing happens it is closed the middle of a room 1 2 0 ,",
-      "hold none done of seen next first",
+      "you are at see nothing happens it is closed the middle of a room ,",
+      "one done have want next first",
       Object.values(SAY).flat().join(" "),
     ],
   };
