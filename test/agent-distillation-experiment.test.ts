@@ -1,7 +1,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
+import type { Config } from "../lib/experiments/agent-distillation.methods.ts";
 import experiment, {
-  type Config,
   normalizeReasoning,
   wordF1,
 } from "../lib/experiments/agent-distillation.ts";

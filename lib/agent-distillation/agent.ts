@@ -12,7 +12,7 @@ import {
   nestParams,
 } from "../core/llama.ts";
 import { fold, type Key } from "../core/rng.ts";
-import { flatten, type Tensor, tf } from "../core/tensor.ts";
+import { flatten, type Tensor, tf, type Variable } from "../core/tensor.ts";
 import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
 import {
   type Environment,
@@ -41,6 +41,12 @@ export type AgentShape = {
 /** Positions of every agent: a window of each world fits. */
 const MAX_POSITIONS = 256;
 
+/**
+ * Initial matrices are so many times those of `initLlama`: at widths below 100 the 0.02 of GPT-2 learns to copy a word
+ * from the list several times slower (loss after 100 steps at width 64: 0.74 against 0.30).
+ */
+const INIT_SCALE = 4;
+
 /** A new agent; feed-forward layers are 8/3 as wide as the model, as in LLaMA, in multiples of 8. */
 export function createAgent(
   tokenizer: Tokenizer,
@@ -57,7 +63,11 @@ export function createAgent(
     tieWordEmbeddings: true,
     maxPositions: MAX_POSITIONS,
   };
-  return { params: initLlama(config, key), config, tokenizer };
+  const params = initLlama(config, key);
+  for (const weight of Object.values(flatten(params)) as Variable[]) {
+    if (weight.rank === 2) tf.tidy(() => weight.assign(weight.mul(INIT_SCALE)));
+  }
+  return { params, config, tokenizer };
 }
 
 /** Frees an agent's parameters. */

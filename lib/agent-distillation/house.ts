@@ -4,6 +4,7 @@
  * In the manner of ALFWorld (Shridhar et al., arXiv:2010.03768), which cannot run here; families of tasks and verbs
  * are ALFWorld's as recalled, everything else is our own and far smaller: pick, pick two, look under a lamp, clean, heat, cool.
  *
+ * Each place shows which one lies beyond it, so that one who goes on and on comes past all.
  * A layout has a place of each kind at most once, so that a place is one word, as are things.
  *
  * Unseen episodes have both a room layout and a pair of thing and destination that no training episode has.
@@ -207,6 +208,8 @@ function reset(key: Key, split: Split): Episode {
   let looked = false;
 
   const sight = (place: string) => holds.get(place)!.join(" ") || "nothing";
+  const beyond = (place: string) =>
+    `beyond is ${places[(places.indexOf(place) + 1) % places.length]}`;
   const succeeded = () =>
     family === "look" ? looked : count(holds.get(kind!)!, thing) >= needed &&
       (!isChange(family) || changed === family);
@@ -239,11 +242,11 @@ function reset(key: Key, split: Split): Episode {
       case "go":
         at = rest[0];
         return open.has(at)
-          ? `you are at ${at} , you see ${sight(at)}`
-          : `you are at ${at} , it is closed`;
+          ? `you are at ${at} , ${beyond(at)} , you see ${sight(at)}`
+          : `you are at ${at} , ${beyond(at)} , it is closed`;
       case "open":
         open.add(at!);
-        return `you open ${at} , you see ${sight(at!)}`;
+        return `you open ${at} , ${beyond(at!)} , you see ${sight(at!)}`;
       case "use":
         looked = held === thing;
         return "you use lamp";
@@ -265,7 +268,7 @@ function reset(key: Key, split: Split): Episode {
 
   return {
     header: `Task: ${taskText(goal)}\nPlaces: ${places.join(" ")}\n`,
-    observation: "you are in the middle of a room",
+    observation: `you are in the middle of a room , beyond is ${places[0]}`,
     admissible,
     step(action): Outcome {
       const valid = admissible().includes(action);
@@ -307,7 +310,7 @@ function expert(
 
   const note = (observation: string) => {
     const { thing, kind, places } = goal!;
-    const went = /^you are at (\w+) , (.*)$/.exec(observation);
+    const went = /^you are at (\w+) , beyond is \w+ , (.*)$/.exec(observation);
     if (went) [at, closed] = [went[1], went[2] === "it is closed"];
     if (observation.startsWith("you open")) closed = false;
     if (at !== null && at === places[pointer] && !closed) {
@@ -401,7 +404,7 @@ export function house(): Environment {
       "put two clean hot cool look at under lamp in from with to go open take heat use",
       Object.keys(PLACES).join(" "),
       Object.keys(THINGS).join(" "),
-      "you are at see nothing happens it is closed the middle of a room ,",
+      "you are at see nothing happens beyond it is closed the middle of a room ,",
       "one done have want next first",
       Object.values(SAY).flat().join(" "),
     ],

@@ -7,3 +7,4 @@ export * from "./loss.ts";
 export * from "./agent.ts";
 export * from "./distill.ts";
 export * from "./curriculum.ts";
+export * from "./viewer.ts";

@@ -28,7 +28,6 @@ import {
   house,
   type Label,
   loads,
-  type LossOptions,
   measureEpisodes,
   packAgent,
   parseWords,
@@ -51,133 +50,28 @@ import type {
   Metrics,
   RunContext,
 } from "../core/runs.ts";
+import {
+  type Config,
+  type Method,
+  METHODS,
+  type MethodSpec,
+  type TeacherConfig,
+  type Training,
+  type World,
+} from "./agent-distillation.methods.ts";
 import { figures, measure, tables } from "./agent-distillation.report.ts";
 
-export const WORLDS: Record<string, () => Environment> = { house };
-export type World = string;
-
-/** What sets a method apart from the others. */
-export interface MethodSpec {
-  label: string;
-  loss: LossOptions;
-  /** Without the lines of reasoning. */
-  actionOnly?: true;
-  curriculum?: "simple first" | "complex first";
-  /** Labels that are wrong on purpose. */
-  labels?: "random" | "shifted";
-  /** In the second half every other step learns from episodes that the student played itself. */
-  onPolicy?: true;
-}
-
-const TOKEN = { normalization: "token-mean" } as const;
-
-/** The arms of the comparison. */
-export const METHODS = {
-  "action-only": {
-    label: "imitation, action only",
-    loss: { ...TOKEN, divergence: "hard" },
-    actionOnly: true,
-  },
-  imitation: {
-    label: "imitation, reasoning and action",
-    loss: { ...TOKEN, divergence: "hard" },
-  },
-  flat: {
-    label: "token-level KD, all tokens",
-    loss: { ...TOKEN, lambdaO: 1 },
-  },
-  masked: { label: "token-level KD, agent's tokens", loss: TOKEN },
-  reverse: {
-    label: "reverse KL, agent's tokens",
-    loss: { ...TOKEN, divergence: "reverse" },
-  },
-  "on-policy": {
-    label: "token-level KD, half on own episodes",
-    loss: TOKEN,
-    onPolicy: true,
-  },
-  sad: {
-    label: "SAD",
-    loss: { normalization: "span-mean" },
-    curriculum: "simple first",
-  },
-  "sad-all-at-once": {
-    label: "SAD, no curriculum",
-    loss: { normalization: "span-mean" },
-  },
-  "sad-complex-first": {
-    label: "SAD, complex first",
-    loss: { normalization: "span-mean" },
-    curriculum: "complex first",
-  },
-  "no-cot": {
-    label: "SAD without L_CoT",
-    loss: { lambdaR: 0 },
-    curriculum: "simple first",
-  },
-  "no-act": {
-    label: "SAD without L_Act",
-    loss: { lambdaA: 0 },
-    curriculum: "simple first",
-  },
-  "random-spans": {
-    label: "SAD, random spans",
-    loss: { normalization: "span-mean" },
-    curriculum: "simple first",
-    labels: "random",
-  },
-  "shifted-spans": {
-    label: "SAD, spans shifted by 3",
-    loss: { normalization: "span-mean" },
-    curriculum: "simple first",
-    labels: "shifted",
-  },
-} as const satisfies Record<string, MethodSpec>;
-export type Method = keyof typeof METHODS;
-
-type Training = {
-  steps: number;
-  /** Examples of a step. */
-  batch: number;
-  learningRate: number;
-};
-
-type TeacherConfig = Training & {
-  shape: AgentShape;
-  /** Of the expert, to learn from. */
-  episodes: number;
-  /** Played by the teacher; those without success are left out. */
-  rollouts: number;
-};
-
-export interface Config {
-  worlds: World[];
-  /** Probability that the expert leaves its plan for a turn. */
-  detours: number;
-  teacher: TeacherConfig;
-  student: Training & {
-    /** Width of the main comparison. */
-    hiddenSize: number;
-    numLayers: number;
-    /** The teacher's episodes that a student may learn from. */
-    transcripts: number;
-  };
-  /** Methods by world, at the main width. */
-  methods: Record<World, Method[]>;
-  /** Other widths, in the first world, and the methods compared there. */
-  scaling: { hiddenSizes: number[]; methods: Method[] };
-  /** lambda_a / lambda_r of span means without curriculum, in the first world. */
-  lambdas: number[];
-  evaluation: {
-    /** Unseen episodes that each agent plays; the same for all. */
-    episodes: number;
-    /** Turns of the teacher's unseen episodes at which reasoning is compared. */
-    turns: number;
-  };
-  seeds: number;
-}
-
+const WORLDS: Record<string, () => Environment> = { house };
 const ALL = Object.keys(METHODS) as Method[];
+
+/** What the claims are about. */
+const NEEDED: Method[] = [
+  "action-only",
+  "imitation",
+  "flat",
+  "sad",
+  "random-spans",
+];
 
 const full: Config = {
   worlds: ["house"],
@@ -215,7 +109,7 @@ const quick: Config = {
     steps: 500,
   },
   student: { ...full.student, steps: 60, transcripts: 150 },
-  methods: { house: ["action-only", "imitation", "flat", "sad"] },
+  methods: { house: NEEDED },
   scaling: { hiddenSizes: [24], methods: ["flat", "sad"] },
   lambdas: [],
   evaluation: { episodes: 30, turns: 40 },
@@ -275,7 +169,7 @@ function checkConfig({ worlds, methods, student, scaling }: Config): void {
         }: ${world}`,
       );
     }
-    for (const needed of ["action-only", "imitation", "flat", "sad"] as const) {
+    for (const needed of NEEDED) {
       if (!methods[world]?.includes(needed)) {
         throw new RangeError(
           `Cannot run agent-distillation as the claims need the method ${needed} in each world: world ${world} has ${
