@@ -80,7 +80,7 @@ const full: Config = {
     shape: { hiddenSize: 96, numLayers: 3, numHeads: 6 },
     episodes: 3000,
     rollouts: 600,
-    steps: 1200,
+    steps: 3000,
     batch: 32,
     learningRate: 3e-3,
   },
