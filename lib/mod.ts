@@ -9,6 +9,7 @@
  */
 
 // Papers
+export * as agentDistillation from "./agent-distillation/mod.ts";
 export * as aqfpLca from "./aqfp-lca/mod.ts";
 export * as edgeqat from "./edgeqat/mod.ts";
 export * as rora from "./rora/mod.ts";
