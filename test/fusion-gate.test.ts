@@ -44,7 +44,9 @@ function checkGradient(f: () => Scalar, x: ReturnType<typeof tf.variable>) {
   const h = 1e-2;
   start.forEach((_, i) => {
     const at = (shift: number) => {
-      x.assign(tf.tensor(start.map((v, j) => j === i ? v + shift : v), x.shape));
+      x.assign(
+        tf.tensor(start.map((v, j) => j === i ? v + shift : v), x.shape),
+      );
       return f().dataSync()[0];
     };
     near(ours[i], (at(h) - at(-h)) / (2 * h), DIFFERENCES, `gradient ${i}`);
@@ -73,7 +75,8 @@ test("the threshold does not turn its meaning with the number of sources", () =>
 });
 
 test("feedback loss: 0 if balanced, K if one takes all, by hand between", () => {
-  const of = (rows: number[][]) => feedbackLoss(tf.tensor2d(rows)).dataSync()[0];
+  const of = (rows: number[][]) =>
+    feedbackLoss(tf.tensor2d(rows)).dataSync()[0];
   near(of([[0.5, 0.5], [0.5, 0.5]]), 0, FLOAT32, "balanced");
   near(of([[1, 0, 0, 0], [1, 0, 0, 0]]), 4, FLOAT32, "one of four");
   // I = [1.5, 0.5], mean 1, unbiased variance 0.5
@@ -148,7 +151,10 @@ test("rules by hand", () => {
 
 test("bad input is named", () => {
   assert.throws(() => selectWeights([], 0.1), /at least one source: 0/);
-  assert.throws(() => selectWeights([0.5, 0.5], 2), /tau must be in \[0, 1\]: 2/);
+  assert.throws(
+    () => selectWeights([0.5, 0.5], 2),
+    /tau must be in \[0, 1\]: 2/,
+  );
   assert.throws(() => selectWeights([NaN, 1], 0.1), /finite: NaN, 1/);
   assert.throws(() => only(3)([1, 2]), /\[0, 2\): 3/);
   assert.throws(() => initGate(0, 1, key(1)), /at least one source: 0/);
