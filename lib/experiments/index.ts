@@ -19,6 +19,7 @@ export const experiments: Record<string, Load> = {
   "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
   edgeqat: () => import("./edgeqat.ts"),
+  fusion: () => import("./fusion.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),
