@@ -14,12 +14,10 @@ type Load = () => Promise<{ default: Experiment }>;
 
 /** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
 export const experiments: Record<string, Load> = {
-  "agent-distillation": () => import("./agent-distillation.ts"),
   "agile-quant": () => import("./agile-quant.ts"),
   "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
   edgeqat: () => import("./edgeqat.ts"),
-  fusion: () => import("./fusion.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),
