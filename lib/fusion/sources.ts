@@ -1,0 +1,226 @@
+/**
+ * What the source models say about the training texts, computed once and shared by all methods.
+ *
+ * As in FuseLLM (Wan et al., arXiv 2401.10491, code fanqiwan/FuseLLM), which Fusion-X builds on: the ten
+ * largest logits at each position, softmax over these alone, and the cross-entropy of each text.
+ *
+ *   N texts   T positions   V vocabulary   C kept logits   K sources
+ */
+import { forward, type LlamaConfig, type LlamaParams } from "../core/llama.ts";
+import { type Tensor, tf } from "../core/tensor.ts";
+
+/** Kept logits per position (FuseLLM and Fusion-X code). */
+export const TOP_LOGITS = 10;
+
+/** One source's predictions of N texts. */
+export interface SourceCache {
+  name: string;
+  positions: number;
+  vocabSize: number;
+  /** Kept logits per position. */
+  kept: number;
+  /** [N, T, C]; the ids of the largest logits. */
+  ids: Uint16Array;
+  /** [N, T, C]; softmax over the kept logits. */
+  probs: Float32Array;
+  /** [N, T]; probability of the true next token in the full distribution. */
+  gold: Float32Array;
+  /** [N]; mean cross-entropy of each text in nats, from the full distribution. */
+  loss: Float64Array;
+}
+
+/** A model that can be asked. */
+export interface Model {
+  params: LlamaParams;
+  config: LlamaConfig;
+}
+
+/** Bytes of a cache: what keeping it on disk would cost. */
+export function cacheBytes({ ids, probs, gold, loss }: SourceCache): number {
+  return ids.byteLength + probs.byteLength + gold.byteLength + loss.byteLength;
+}
+
+/** Ids of the largest values, largest first; the lowest id among equals. */
+export function largest(values: ArrayLike<number>, count: number): number[] {
+  const kept: number[] = [];
+  for (let v = 0; v < values.length; v++) {
+    if (kept.length === count && values[v] <= values[kept[count - 1]]) continue;
+    let at = kept.length;
+    while (at > 0 && values[v] > values[kept[at - 1]]) at--;
+    kept.splice(at, 0, v);
+    if (kept.length > count) kept.pop();
+  }
+  return kept;
+}
+
+/**
+ * Runs a source over texts and keeps its ten largest logits at each position.
+ *
+ * @param windows N rows of T + 1 ids.
+ * @throws {RangeError} If the vocabulary or the context of the source does not fit.
+ */
+export function cacheSource(
+  name: string,
+  { params, config }: Model,
+  windows: readonly Int32Array[],
+  { kept = TOP_LOGITS, batch = 16, temperature = 1 } = {},
+): SourceCache {
+  const N = windows.length;
+  const T = (windows[0]?.length ?? 0) - 1;
+  const V = config.vocabSize;
+  const odd = windows.find((row) => row.length !== T + 1);
+  if (T < 1 || odd !== undefined) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as there must be texts of one length of at least 2 tokens: ${N} texts, lengths ${
+        T + 1
+      } and ${odd?.length ?? T + 1}`,
+    );
+  }
+  if (T > (config.maxPositions ?? 2048)) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as its context must hold the texts: context ${config.maxPositions}, texts ${T}; cut shorter texts`,
+    );
+  }
+  const C = Math.min(kept, V);
+  const cache: SourceCache = {
+    name,
+    positions: T,
+    vocabSize: V,
+    kept: C,
+    ids: new Uint16Array(N * T * C),
+    probs: new Float32Array(N * T * C),
+    gold: new Float32Array(N * T),
+    loss: new Float64Array(N),
+  };
+  for (let start = 0; start < N; start += batch) {
+    const rows = windows.slice(start, start + batch);
+    const inputs = rows.flatMap((row) => Array.from(row.subarray(0, T)));
+    const wrong = rows.flatMap((row) => Array.from(row)).find((id) => id >= V);
+    if (wrong !== undefined) {
+      throw new RangeError(
+        `Cannot ask source "${name}" as it must share the target's vocabulary: id ${wrong}, its vocabulary ${V}; align the tokens (align.ts)`,
+      );
+    }
+    const logits = tf.tidy(() =>
+      forward(params, config, tf.tensor2d(inputs, [rows.length, T], "int32"))
+        .dataSync()
+    ); // [B, T, V]
+    rows.forEach((row, b) => {
+      for (let t = 0; t < T; t++) {
+        const at = (b * T + t) * V;
+        const own = logits.subarray(at, at + V);
+        const place = (start + b) * T + t;
+        const ids = largest(own, C);
+        const peak = own[ids[0]];
+        let all = 0;
+        for (let v = 0; v < V; v++) all += Math.exp(own[v] - peak);
+        const logGold = own[row[t + 1]] - peak - Math.log(all);
+        cache.gold[place] = Math.exp(logGold);
+        cache.loss[start + b] -= logGold / T;
+        const weights = ids.map((id) =>
+          Math.exp((own[id] - peak) / temperature)
+        );
+        const sum = weights.reduce((x, y) => x + y, 0);
+        ids.forEach((id, c) => {
+          cache.ids[place * C + c] = id;
+          cache.probs[place * C + c] = weights[c] / sum;
+        });
+      }
+    });
+  }
+  return cache;
+}
+
+/** Refuses sources that do not speak of the same texts in the same vocabulary. */
+export function checkCaches(
+  caches: readonly SourceCache[],
+  vocabSize: number,
+): void {
+  if (caches.length === 0) {
+    throw new RangeError(
+      "Cannot fuse as there must be at least one source: 0; pass the source models",
+    );
+  }
+  for (const { name, vocabSize: own, loss, positions } of caches) {
+    if (own !== vocabSize) {
+      throw new RangeError(
+        `Cannot fuse as source and target must have one vocabulary: "${name}" has ${own} tokens, the target ${vocabSize}; align the tokens (align.ts)`,
+      );
+    }
+    if (
+      loss.length !== caches[0].loss.length ||
+      positions !== caches[0].positions
+    ) {
+      throw new RangeError(
+        `Cannot fuse as all sources must have read the same texts: "${name}" has ${loss.length} of ${positions} tokens, "${
+          caches[0].name
+        }" ${caches[0].loss.length} of ${caches[0].positions}`,
+      );
+    }
+  }
+}
+
+/**
+ * The fused distribution of texts, [B T, V].
+ *
+ *   F[t] = sum over k of w_k P_k[t]
+ *
+ * @param rows Numbers of the texts.
+ * @param weights [B][K]; rows that sum to 1.
+ */
+export function fusedDistribution(
+  caches: readonly SourceCache[],
+  rows: readonly number[],
+  weights: readonly (readonly number[])[],
+): Tensor {
+  const { positions: T, vocabSize: V } = caches[0];
+  const out = new Float32Array(rows.length * T * V);
+  rows.forEach((row, b) => {
+    caches.forEach(({ ids, probs, kept: C }, k) => {
+      const w = weights[b][k];
+      if (w === 0) return;
+      for (let t = 0; t < T; t++) {
+        const from = (row * T + t) * C;
+        const to = (b * T + t) * V;
+        for (let c = 0; c < C; c++) {
+          out[to + ids[from + c]] += w * probs[from + c];
+        }
+      }
+    });
+  });
+  return tf.tensor2d(out, [rows.length * T, V]);
+}
+
+/**
+ * Mean cross-entropy of each source's distribution against the target's, [B][K]; the gradient of the
+ * fusion loss with respect to w_k, because L_fuse is linear in w.
+ *
+ *   CE(P_k, Q) = -1/T sum over t, v of P_k[t, v] log Q[t, v]
+ *
+ * @param logits [B T V] of the target.
+ */
+export function sourceDivergences(
+  caches: readonly SourceCache[],
+  rows: readonly number[],
+  logits: ArrayLike<number>,
+): number[][] {
+  const { positions: T, vocabSize: V } = caches[0];
+  return rows.map((row, b) => {
+    const sums = caches.map(() => 0);
+    for (let t = 0; t < T; t++) {
+      const at = (b * T + t) * V;
+      let peak = -Infinity;
+      for (let v = 0; v < V; v++) peak = Math.max(peak, logits[at + v]);
+      let all = 0;
+      for (let v = 0; v < V; v++) all += Math.exp(logits[at + v] - peak);
+      const norm = peak + Math.log(all);
+      caches.forEach(({ ids, probs, kept: C }, k) => {
+        const from = (row * T + t) * C;
+        for (let c = 0; c < C; c++) {
+          sums[k] -= probs[from + c] * (logits[at + ids[from + c]] - norm) / T;
+        }
+      });
+    }
+    return sums;
+  });
+}

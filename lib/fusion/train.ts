@@ -1,0 +1,337 @@
+/**
+ * Training one target on the fused predictions of many sources.
+ *
+ *   L = lambda L_lm + (1 - lambda) L_fuse + feedback L_feed   (lambda 0.9, feedback 0.5: authors' code)
+ *
+ * L_fuse = KL(F || Q) here, which has the gradient in Q of -sum F log Q. The gate's gradient is exact, not
+ * sampled: dL_fuse/dw_k = CE(P_k, Q), see `sourceDivergences`.
+ */
+import { forward } from "../core/llama.ts";
+import { crossEntropy, klDivergence } from "../core/nn.ts";
+import { adamW, type Optimizer } from "../core/optim.ts";
+import { fold, type Key, permutation } from "../core/rng.ts";
+import { type Scalar, type Tensor, tf, valueAndGrads } from "../core/tensor.ts";
+import {
+  type Dropped,
+  feedbackLoss,
+  gateScores,
+  gateWeights,
+  initGate,
+  randomWeights,
+  selectWeights,
+  standardise,
+  thresholdFor,
+} from "./gate.ts";
+import type { Rule } from "./rules.ts";
+import {
+  checkCaches,
+  fusedDistribution,
+  type Model,
+  type SourceCache,
+  sourceDivergences,
+} from "./sources.ts";
+
+/** The trained selection network; every default that is not the paper's says so. */
+export interface GateOptions {
+  /** "total": the paper's loss. "gold": -log F[true token], blind to the student (ours). */
+  objective?: "total" | "gold";
+  /** r = exp(-CE) as released, or standardised within the text (ours). */
+  features?: "invppl" | "standardised";
+  /** Default `thresholdFor(K)`. */
+  tau?: number;
+  /** Weight of the feedback loss, default 0.5. */
+  feedback?: number;
+  dropped?: Dropped;
+  /** Default 0.01 (assumed: no public source trains the network). */
+  learningRate?: number;
+}
+
+/** How the sources of each text are weighted. */
+export type Selection =
+  | { kind: "none" }
+  | { kind: "rule"; rule: Rule }
+  | { kind: "random"; tau?: number }
+  | { kind: "gate"; gate?: GateOptions };
+
+export interface FuseOptions {
+  /** Weight of the true tokens, default 0.9. */
+  lambda?: number;
+  selection: Selection;
+  optimizer: Optimizer;
+  steps: number;
+  batch: number;
+  key: Key;
+  /** Every so many steps the two gradients are compared; 0, the default, never. */
+  conflictEvery?: number;
+  onStep?: (step: number, loss: number) => void;
+}
+
+/** What a training says about itself. */
+export interface FuseReport {
+  losses: number[];
+  /** Mean weights of the sources per step, [steps][K]. */
+  weights: number[][];
+  /** L_feed of the weights used, per step. */
+  cv2: number[];
+  /** Mean number of sources used for a text, per step. */
+  selected: number[];
+  /** cos(grad L_fuse, grad L_lm) where it was measured. */
+  cosines: number[];
+}
+
+const GATE_LEARNING_RATE = 0.01;
+
+/** cos of two gradients over all parameters. */
+export function gradientCosine(
+  a: Record<string, Tensor>,
+  b: Record<string, Tensor>,
+): number {
+  let [ab, aa, bb] = [0, 0, 0];
+  for (const name of Object.keys(a)) {
+    const [x, y] = [a[name].dataSync(), b[name].dataSync()];
+    for (let i = 0; i < x.length; i++) {
+      ab += x[i] * y[i];
+      aa += x[i] * x[i];
+      bb += y[i] * y[i];
+    }
+  }
+  return aa > 0 && bb > 0 ? ab / Math.sqrt(aa * bb) : 0;
+}
+
+/**
+ * The loss that trains the selection network, from weights w [B, K].
+ *
+ *   total: share/B sum of w_bk CE(P_k, Q) + feedback L_feed
+ *   gold:  -1/(B T) sum of log(sum over k of w_bk P_k[true token] + 1e-8) + feedback L_feed
+ *
+ * @param evidence [B, K] divergences for "total", [B, T, K] probabilities of the true token for "gold".
+ */
+export function gateLoss(
+  weights: Tensor,
+  evidence: Tensor,
+  { objective, share, feedback }: {
+    objective: "total" | "gold";
+    /** 1 - lambda */
+    share: number;
+    feedback: number;
+  },
+): Scalar {
+  const [B, K] = weights.shape as [number, number];
+  const main = objective === "total"
+    ? tf.mul(tf.div(tf.sum(tf.mul(weights, evidence)), B), share)
+    : tf.neg(
+      tf.mean(
+        tf.log(
+          tf.add(
+            tf.sum(tf.mul(tf.reshape(weights, [B, 1, K]), evidence), 2),
+            1e-8,
+          ),
+        ),
+      ),
+    );
+  return tf.add(main, tf.mul(feedbackLoss(weights), feedback)) as Scalar;
+}
+
+/** Chooses weights for a batch and learns from what came of them. */
+interface Selector {
+  weights(rows: number[], step: number): number[][];
+  learn(rows: number[], logits: ArrayLike<number>): void;
+  dispose(): void;
+}
+
+function selectorOf(
+  selection: Exclude<Selection, { kind: "none" }>,
+  caches: readonly SourceCache[],
+  share: number,
+  key: Key,
+): Selector {
+  const K = caches.length;
+  const lossesOf = (row: number) => caches.map(({ loss }) => loss[row]);
+  const rewards = (row: number) => lossesOf(row).map((loss) => Math.exp(-loss));
+  const still = { learn() {}, dispose() {} };
+  if (selection.kind === "rule") {
+    const { rule } = selection;
+    return {
+      weights: (rows) => rows.map((row) => rule(lossesOf(row))),
+      ...still,
+    };
+  }
+  if (selection.kind === "random") {
+    const { tau = thresholdFor(K) } = selection;
+    return {
+      weights: (rows, step) =>
+        randomWeights(rows.map(rewards), K, tau, fold(key, step)),
+      ...still,
+    };
+  }
+  const {
+    objective = "total",
+    features = "standardised",
+    tau = thresholdFor(K),
+    feedback = 0.5,
+    dropped = "straight-through",
+    learningRate = GATE_LEARNING_RATE,
+  } = selection.gate ?? {};
+  const gate = initGate(K, K, key);
+  const optimizer = adamW({ learningRate, weightDecay: 0 });
+  const inputs = (rows: number[]) =>
+    tf.tensor2d(
+      rows.map((row) =>
+        features === "invppl" ? rewards(row) : standardise(rewards(row))
+      ),
+      [rows.length, K],
+    );
+  return {
+    weights(rows) {
+      const p = tf.tidy(() => gateScores(gate, inputs(rows)).dataSync());
+      return rows.map((_, b) =>
+        selectWeights(p.subarray(b * K, (b + 1) * K), tau)
+      );
+    },
+    learn(rows, logits) {
+      const T = caches[0].positions;
+      const evidence = objective === "total"
+        ? tf.tensor2d(sourceDivergences(caches, rows, logits))
+        : tf.tensor3d(
+          rows.flatMap((row) =>
+            Array.from(
+              { length: T },
+              (_, t) => caches.map(({ gold }) => gold[row * T + t]),
+            ).flat()
+          ),
+          [rows.length, T, K],
+        );
+      const { value, grads } = valueAndGrads(
+        () =>
+          gateLoss(
+            gateWeights(gateScores(gate, inputs(rows)), tau, dropped),
+            evidence,
+            { objective, share, feedback },
+          ),
+        gate,
+      );
+      optimizer.step(gate, grads);
+      tf.dispose([value, grads, evidence]);
+    },
+    dispose() {
+      optimizer.dispose();
+      tf.dispose(gate);
+    },
+  };
+}
+
+/** cv^2 of summed weights, in numbers. */
+function balance(weights: number[][]): number {
+  return tf.tidy(() => feedbackLoss(tf.tensor2d(weights)).dataSync()[0]);
+}
+
+/**
+ * Trains the target in place on texts and what the sources say of them.
+ *
+ * Each epoch goes through the texts in a new order, the same for every selection under one key.
+ *
+ * @param windows N rows of T + 1 ids, those of the caches.
+ * @throws {RangeError} If vocabularies or texts differ, or lambda is not in [0, 1].
+ */
+export function fuseInto(
+  { params, config }: Model,
+  windows: readonly Int32Array[],
+  caches: readonly SourceCache[],
+  options: FuseOptions,
+): FuseReport {
+  const { selection, optimizer, steps, batch, key, conflictEvery = 0 } =
+    options;
+  const alone = selection.kind === "none";
+  const lambda = alone ? 1 : options.lambda ?? 0.9;
+  if (!(lambda >= 0 && lambda <= 1)) {
+    throw new RangeError(`Cannot fuse as lambda must be in [0, 1]: ${lambda}`);
+  }
+  if (!alone) checkCaches(caches, config.vocabSize);
+  if (!alone && caches[0].loss.length !== windows.length) {
+    throw new RangeError(
+      `Cannot fuse as the sources must have read the texts: ${
+        caches[0].loss.length
+      } texts cached, ${windows.length} given`,
+    );
+  }
+  const selector = alone
+    ? null
+    : selectorOf(selection, caches, 1 - lambda, fold(key, "gate"));
+  const report: FuseReport = {
+    losses: [],
+    weights: [],
+    cv2: [],
+    selected: [],
+    cosines: [],
+  };
+  const order: number[] = [];
+  for (let step = 0, epoch = 0; step < steps; step++) {
+    while (order.length < batch) {
+      order.push(
+        ...permutation(fold(fold(key, "order"), epoch++), windows.length),
+      );
+    }
+    const rows = order.splice(0, batch);
+    const T = windows[0].length - 1;
+    const inputs = tf.tensor2d(
+      rows.flatMap((row) => Array.from(windows[row].subarray(0, T))),
+      [batch, T],
+      "int32",
+    );
+    const labels = tf.tensor1d(
+      rows.flatMap((row) => Array.from(windows[row].subarray(1))),
+      "int32",
+    );
+    const weights = selector?.weights(rows, step);
+    const fused = weights && fusedDistribution(caches, rows, weights);
+    let seen: ArrayLike<number> = [];
+    const objective = (own: number, theirs: number) => () => {
+      const logits = tf.reshape(forward(params, config, inputs), [
+        batch * T,
+        config.vocabSize,
+      ]);
+      if (selector !== null) seen = logits.dataSync();
+      const parts: Scalar[] = [];
+      if (own > 0) parts.push(tf.mul(crossEntropy(logits, labels), own));
+      if (fused && theirs > 0) {
+        parts.push(tf.mul(klDivergence(logits, fused), theirs));
+      }
+      return parts.reduce((a, b) => tf.add(a, b));
+    };
+    const { value, grads } = valueAndGrads(
+      objective(lambda, 1 - lambda),
+      params,
+    );
+    const loss = value.dataSync()[0];
+    if (!Number.isFinite(loss)) {
+      throw new RangeError(
+        `Cannot go on training as the loss must be finite: ${loss} at step ${step}; try a smaller learning rate`,
+      );
+    }
+    if (fused && conflictEvery > 0 && step % conflictEvery === 0) {
+      const a = valueAndGrads(objective(1, 0), params);
+      const b = valueAndGrads(objective(0, 1), params);
+      report.cosines.push(gradientCosine(a.grads, b.grads));
+      tf.dispose([a.value, a.grads, b.value, b.grads]);
+    }
+    optimizer.step(params, grads);
+    selector?.learn(rows, seen);
+    report.losses.push(loss);
+    if (weights) {
+      report.weights.push(
+        caches.map((_, k) =>
+          weights.reduce((sum, row) => sum + row[k], 0) / batch
+        ),
+      );
+      report.cv2.push(balance(weights));
+      report.selected.push(
+        weights.flat().filter((w) => w > 0).length / batch,
+      );
+    }
+    tf.dispose([value, grads, inputs, labels]);
+    if (fused) tf.dispose(fused);
+    options.onStep?.(step, loss);
+  }
+  selector?.dispose();
+  return report;
+}

@@ -1,0 +1,230 @@
+import { test } from "uvu";
+import * as assert from "uvu/assert";
+import {
+  alignPredictions,
+  cacheSource,
+  editDistance,
+  fusedDistribution,
+  fuseInto,
+  largest,
+  mergeLinear,
+  mergeSlerp,
+  mergeTies,
+  minCe,
+  type Model,
+  sourceDivergences,
+  taskArithmetic,
+  tiesDelta,
+  uniformWeights,
+  vocabularyMap,
+  warp,
+} from "../lib/fusion/mod.ts";
+import { evaluate, initLlama, type LlamaConfig } from "../lib/core/llama.ts";
+import { adamW } from "../lib/core/optim.ts";
+import { key, randomInts } from "../lib/core/rng.ts";
+import { flatten, ready } from "../lib/core/tensor.ts";
+import { trainBpe } from "../lib/core/tokenizer.ts";
+
+await ready();
+
+const config: LlamaConfig = {
+  vocabSize: 24,
+  hiddenSize: 16,
+  intermediateSize: 24,
+  numLayers: 1,
+  numHeads: 2,
+  numKvHeads: 2,
+  maxPositions: 8,
+};
+const modelOf = (seed: number): Model => ({
+  config,
+  params: initLlama(config, key(seed)),
+});
+const windows = Array.from(
+  { length: 6 },
+  (_, i) => Int32Array.from(randomInts(key(100 + i), 9, 0, 24)),
+);
+/** Sums of some dozens of float32 products. */
+const FLOAT32 = 1e-4;
+const near = (a: number, b: number, what: string) =>
+  assert.ok(
+    Math.abs(a - b) <= FLOAT32 * (1 + Math.abs(b)),
+    `${what}: ${a} is not ${b}`,
+  );
+
+test("largest: against sorting everything", () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const values = Array.from(randomInts(key(seed), 30, 0, 12));
+    const sorted = values.map((_, i) => i)
+      .sort((a, b) => values[b] - values[a] || a - b);
+    assert.equal(largest(values, 7), sorted.slice(0, 7));
+  }
+});
+
+test("cache: losses are those of evaluate, kept probabilities sum to 1", () => {
+  const model = modelOf(1);
+  const cache = cacheSource("a", model, windows);
+  const { loss } = evaluate(model.params, config, windows);
+  near(cache.loss.reduce((a, b) => a + b, 0) / 6, loss, "mean loss");
+  for (let place = 0; place < 6 * 8; place++) {
+    const own = cache.probs.subarray(place * 10, place * 10 + 10);
+    near(own.reduce((a, b) => a + b, 0), 1, `place ${place}`);
+  }
+});
+
+test("fusing distributions is weighting losses: CE is linear in the target", () => {
+  const caches = [1, 2].map((s) => cacheSource(`${s}`, modelOf(s), windows));
+  const V = 24;
+  const logits = Float64Array.from({ length: 8 * V }, (_, i) => Math.sin(i));
+  const weights = [0.3, 0.7];
+  const fused = fusedDistribution(caches, [4], [weights]).dataSync();
+  let whole = 0;
+  for (let t = 0; t < 8; t++) {
+    const row = logits.subarray(t * V, (t + 1) * V);
+    const norm = Math.log(row.reduce((a, x) => a + Math.exp(x), 0));
+    row.forEach((x, v) => whole -= fused[t * V + v] * (x - norm) / 8);
+  }
+  const [each] = sourceDivergences(caches, [4], logits);
+  near(weights[0] * each[0] + weights[1] * each[1], whole, "cross-entropy");
+});
+
+test("merging: the mean, TIES and the arc by hand; a model merged with itself is itself", () => {
+  const [a, b] = [modelOf(1).params, modelOf(2).params];
+  const name = "model.layers.0.mlp.up_proj.weight";
+  const at = (params: typeof a, i: number) =>
+    flatten(params)[name].dataSync()[i];
+  for (let i = 0; i < 5; i++) {
+    near(at(mergeLinear([a, b]), i), (at(a, i) + at(b, i)) / 2, "linear");
+    near(
+      at(taskArithmetic(a, [b], { alpha: 0.25 }), i),
+      0.75 * at(a, i) + 0.25 * at(b, i),
+      "task arithmetic",
+    );
+    near(at(mergeSlerp(a, a), i), at(a, i), "slerp of equals");
+    near(at(mergeSlerp(a, b, { t: 1 }), i), at(b, i), "slerp's end");
+    near(at(mergeTies(a, [b], { density: 1 }), i), at(b, i), "ties of one");
+  }
+  assert.equal(tiesDelta([[1, -4], [3, 1]], 1), [2, -4]);
+  assert.equal(tiesDelta([[1, -4], [3, 1]], 0.5), [3, -4]);
+});
+
+test("training: the fused target lowers the loss; without sources it is plain training", () => {
+  const caches = [1, 2].map((s) => cacheSource(`${s}`, modelOf(s), windows));
+  const run = (selection: Parameters<typeof fuseInto>[3]["selection"]) =>
+    fuseInto(modelOf(3), windows, caches, {
+      selection,
+      lambda: 0.5,
+      optimizer: adamW({ learningRate: 1e-2 }),
+      steps: 12,
+      batch: 3,
+      key: key(7),
+      conflictEvery: 6,
+    });
+  for (
+    const selection of [
+      { kind: "none" },
+      { kind: "rule", rule: minCe },
+      { kind: "gate" },
+      { kind: "gate", gate: { objective: "gold" } },
+      { kind: "random" },
+    ] as const
+  ) {
+    const { losses, weights, cosines } = run(selection);
+    assert.ok(
+      losses[10] + losses[11] < losses[0] + losses[1],
+      `${selection.kind} learns`,
+    );
+    if (selection.kind === "none") continue;
+    weights.forEach((w) => near(w[0] + w[1], 1, "weights"));
+    assert.is(cosines.length, 2);
+  }
+});
+
+test("bad input: vocabularies, texts and contexts are named with both sizes", () => {
+  const cache = cacheSource("a", modelOf(1), windows);
+  const options = {
+    selection: { kind: "rule" as const, rule: uniformWeights },
+    optimizer: adamW(),
+    steps: 1,
+    batch: 2,
+    key: key(1),
+  };
+  const other = { ...cache, name: "b", vocabSize: 30 };
+  assert.throws(
+    () => fuseInto(modelOf(1), windows, [cache, other], options),
+    /"b" has 30 tokens, the target 24/,
+  );
+  assert.throws(
+    () => fuseInto(modelOf(1), windows.slice(1), [cache], options),
+    /6 texts cached, 5 given/,
+  );
+  assert.throws(() => fuseInto(modelOf(1), windows, [], options), /0; pass/);
+  const long = [Int32Array.from(randomInts(key(1), 13, 0, 24))];
+  assert.throws(
+    () => cacheSource("a", modelOf(1), long),
+    /context 8, texts 12/,
+  );
+  assert.throws(
+    () => cacheSource("a", modelOf(1), [Int32Array.of(1, 99)]),
+    /id 99, its vocabulary 24/,
+  );
+  const wide = initLlama({ ...config, intermediateSize: 32 }, key(1));
+  assert.throws(
+    () => mergeLinear([modelOf(1).params, wide]),
+    /\[24,16\] in model 0 and \[32,16\] in model 1/,
+  );
+});
+
+test("alignment by hand: one to one is carried over, anything else falls back", () => {
+  assert.is(editDistance("kitten", "sitting"), 3);
+  assert.equal(vocabularyMap(["the", "cats"], ["a", "the", "cat"]), [1, 2]);
+  assert.equal(warp(["a", "b"], ["a", "b"]), [[0, 0], [1, 1]]);
+  const target = ["the", "cat", "sat"];
+  const { predictions, alignedRatio } = alignPredictions(
+    {
+      tokens: ["the", "c", "at", "sat"],
+      predictions: [
+        { ids: [0, 1], probs: [0.75, 0.25] },
+        { ids: [1], probs: [1] },
+        { ids: [1], probs: [1] },
+        { ids: [2, 3], probs: [0.5, 0.5] },
+      ],
+    },
+    { tokens: target, own: [0, 1, 2] },
+    [0, 1, 2, 2],
+  );
+  assert.equal(predictions[0], { ids: [0, 1], probs: [0.75, 0.25] });
+  assert.equal(predictions[1], { ids: [1], probs: [1] }); // one to two
+  assert.equal(predictions[2], { ids: [2], probs: [1] }); // the first of two wins
+  near(alignedRatio, 2 / 3, "aligned");
+});
+
+test("alignment of two vocabularies: itself wholly, another in part", () => {
+  const text = "the cat sat on the mat and the cat ate the rat ".repeat(8);
+  const [small, large] = [262, 290].map((vocabSize) =>
+    trainBpe([text], { vocabSize })
+  );
+  const piecesOf = (tokenizer: typeof small) =>
+    Array.from(
+      { length: tokenizer.vocabSize },
+      (_, id) => tokenizer.decode([id]),
+    );
+  const sample = "the cat ate the mat";
+  const ratio = (from: typeof small, to: typeof small) => {
+    const [source, target] = [from, to].map((t) => t.encode(sample));
+    const [a, b] = [piecesOf(from), piecesOf(to)];
+    return alignPredictions(
+      {
+        tokens: Array.from(source, (id) => a[id]),
+        predictions: Array.from(source, (id) => ({ ids: [id], probs: [1] })),
+      },
+      { tokens: Array.from(target, (id) => b[id]), own: target },
+      vocabularyMap(a, b),
+    ).alignedRatio;
+  };
+  assert.is(ratio(large, large), 1);
+  const part = ratio(small, large);
+  assert.ok(part < 1, `some tokens differ: ${part}`);
+});
+
+test.run();
