@@ -66,6 +66,13 @@ function codesInUse({ low, high }: ChannelRange, { scale }: SiteSteps) {
   );
 }
 
+/** Range of the widest channel over that of the median one: how much of an outlier it is. */
+function maxOverMedian({ low, high }: ChannelRange): number {
+  const widths = Array.from(low, (least, c) => high[c] - least)
+    .sort((a, b) => a - b);
+  return widths.at(-1)! / widths[Math.floor(widths.length / 2)];
+}
+
 /** Share of numbers at each code, 0 to 2^bits - 1; signed codes are moved up by 2^(bits - 1). */
 function codeShares(
   x: Float32Array,
@@ -108,12 +115,11 @@ export function inspectSite(
     }),
   };
   for (const [name, params] of Object.entries(models)) {
-    const range = siteRanges(params, plan(config), [batch])[site];
-    const widths = Array.from(range.low, (low, c) => range.high[c] - low);
-    const sorted = [...widths].sort((a, b) => a - b);
-    metrics[`${name}.ranges`] = widths;
-    metrics[`${name}.maxOverMedian`] = sorted.at(-1)! /
-      sorted[Math.floor(sorted.length / 2)];
+    const ranges = siteRanges(params, plan(config), [batch]);
+    const range = ranges[site];
+    for (const [at, own] of Object.entries(ranges)) {
+      metrics[`${name}.maxOverMedian.${at}`] = maxOverMedian(own);
+    }
     let seen = new Float32Array();
     hiddenStates(params, config, batch, {
       onActivation(hook, x) {

@@ -317,16 +317,24 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       return [...counts].sort(([a], [b]) => a - b)
         .map(([k, n]) => `${n} of 2^${k}`).join(", ");
     };
+    const prefix = "natural.maxOverMedian.";
+    const sites = Object.keys(inspect.metrics)
+      .filter((name) => name.startsWith(prefix))
+      .map((name) => name.slice(prefix.length));
     result.push({
       id: "agile-quant-outliers",
-      title: "Outliers, and TRIP's answer",
+      title: "Outliers of a model, and those put in",
       caption:
-        "Input of the first feed-forward layer: widest range of a channel over the median one, and how many channels got which factor. The outlier model is the same function, with two channels of each norm made 32 times as large and the weights behind as much smaller.",
-      columns: ["model", "widest / median range", "TRIP's factors"],
-      rows: ["natural", "outliers"].map((name) => [
-        name,
-        inspect.metrics[`${name}.maxOverMedian`].mean,
-        factors(name),
+        `Range of a site's widest channel over that of its median one. The outlier model is the same function, with some channels of each norm made larger by a power of two and the weights behind as much smaller. TRIP's factors at the input of the first feed-forward layer, 8 bits: ${
+          factors("natural")
+        } channels in the natural model, ${
+          factors("outliers")
+        } in the one with outliers.`,
+      columns: ["site", "natural", "with outliers"],
+      rows: sites.map((site) => [
+        site.replace("model.layers.", ""),
+        inspect.metrics[`${prefix}${site}`].mean,
+        inspect.metrics[`outliers.maxOverMedian.${site}`].mean,
       ]),
     });
   }
@@ -337,7 +345,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       id: "agile-quant-speed",
       title: "Time of the whole model in our engine",
       caption:
-        `CPU time on the machine of this run, one core, WebAssembly SIMD128: reading ${config.speed.tokens} tokens, and writing one. Quantising the inputs is counted. Steps are per token here, so TRIP's factors are not in these times. The float engine has the same tiling; a native float library is faster than all of them (see the benchmark).`,
+        `CPU time on the machine of this run, one core, WebAssembly SIMD128: reading ${config.speed.tokens} tokens, and writing one. Quantising the inputs is counted; 4-bit codes lie in bytes, which is faster here and saves nothing. Steps are per token here, so TRIP's factors are not in these times. The float engine has the same tiling; a native float library is faster than all of them (see the benchmark).`,
       columns: [
         "engine",
         `prefill (ms)`,
@@ -491,7 +499,7 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         id: "agile-quant-kept",
         title: "Which tokens are left at the end",
         caption:
-          "Share of tokens that survive both pruned layers, by their place in the window; float model. Attention to the first token spreads over more tokens the later a token stands.",
+          "Share of tokens that survive all pruned layers, by their place in the window; float model. Scores fall with the place, as a later token divides its attention among more.",
         x: "place",
         y: "kept",
         series: "tokens",

@@ -167,7 +167,7 @@ function widthSettings(
       activations,
       pruning: prune,
     }];
-    return scheme === "layer" || scheme === "trip" ? [dense, pruned] : [dense];
+    return ["layer", "trip"].includes(scheme) ? [dense, pruned] : [dense];
   }));
 }
 
@@ -213,7 +213,13 @@ function settingsOf(
       activations: { scheme: "trip", softmax: "float" },
       pruning: prune,
     },
-    ...widthSettings("w8a8", W8, 8, ["layer", "trip", "channel"], prune),
+    ...widthSettings(
+      "w8a8",
+      W8,
+      8,
+      ["layer", "layer-asymmetric", "trip", "channel"],
+      prune,
+    ),
     ...widthSettings(
       "w4a8",
       W4,
@@ -226,7 +232,13 @@ function settingsOf(
       weights: W4,
       activations: { scheme: "trip", softmax: "float" },
     },
-    ...widthSettings("w4a4-sites", W4, SITES_A4, ["layer", "trip"], prune),
+    ...widthSettings(
+      "w4a4-sites",
+      W4,
+      SITES_A4,
+      ["layer", "layer-asymmetric", "trip"],
+      prune,
+    ),
     "w4a4-sites/rtn-trip": {
       weights: ROUNDED4,
       activations: { scheme: "trip", bits: SITES_A4 },
@@ -240,7 +252,7 @@ function settingsOf(
       "w4a4",
       W4,
       4,
-      ["layer", "trip", "channel", "token"],
+      ["layer", "layer-asymmetric", "trip", "channel", "token"],
       prune,
     ),
     "outliers/w8a8/plain": { weights: W8, activations: PLAIN, outlier },
@@ -253,6 +265,11 @@ function settingsOf(
     "outliers/w8a8/layer": {
       weights: W8,
       activations: { scheme: "layer" },
+      outlier,
+    },
+    "outliers/w8a8/layer-asymmetric": {
+      weights: W8,
+      activations: { scheme: "layer-asymmetric" },
       outlier,
     },
     "outliers/w8a8/trip": {
@@ -299,10 +316,10 @@ const quick: Config = {
   settings: only(
     settingsOf([1, 2], [64, 128, 256]),
     (id) =>
-      !/smooth-|received|channel|token|rtn-trip|(plain|layer)-pruned|half|softmax|outliers.*pruned/
+      !/smooth-|received|channel|token|rtn-trip|(plain|layer)-pruned|half|softmax|outliers.*(pruned|asymmetric)|w8a8\/layer-a|w8a8\/trip-pruned|w4a4\/trip-pruned/
         .test(id),
   ),
-  speed: { tokens: 128, repeats: 8 },
+  speed: { tokens: 128, repeats: 5 },
   seeds: 2,
 };
 
@@ -314,7 +331,7 @@ const smoke: Config = {
   settings: only(
     settingsOf([1, 2], [32, 64, 128]),
     (id) =>
-      /^pruned\/T|^w4a16\/(rtn|gptq)$|^w4a8\/(layer|trip)|^w4a4-sites\/(layer|trip-)|^outliers\/w8a8\/(layer|trip)$/
+      /^pruned\/T|^w4a16\/(rtn|gptq)$|^w4a8\/(layer|trip)(-pruned)?$|^w4a4-sites\/(layer$|trip-)|^outliers\/w8a8\/(layer|trip)$/
         .test(id) && !/layer-pruned|softmax/.test(id),
   ),
   speed: { tokens: 32, repeats: 2 },
