@@ -16,6 +16,7 @@ export * as fusion from "./fusion/mod.ts";
 export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";
+export * as triLevelEvit from "./tri-level-evit/mod.ts";
 
 export * as agileQuant from "./agile-quant/mod.ts";
 

@@ -21,6 +21,7 @@ export const experiments: Record<string, Load> = {
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),
+  "tri-level-evit": () => import("./tri-level-evit.ts"),
 };
 
 /** Experiments that make what others start from; they run only when they are named. */

@@ -1,0 +1,221 @@
+/** What the Tri-Level E-ViT runs say: claims, tables and figures. Reads summaries, computes no runs. */
+import { barFigure, scatterFigure } from "../core/figure.ts";
+import type {
+  ArmSummary,
+  FigureSpec,
+  Measurement,
+  MetricSummary,
+  ResultTable,
+} from "../core/runs.ts";
+import { type Estimate, pairedDifference } from "../core/stats.ts";
+import { countVitMacs, deit } from "../core/vit.ts";
+import { dropBlocks, tokenCounts } from "../tri-level-evit/tokens.ts";
+
+const FASHION = "fashion-mnist";
+
+function armOf(arms: ArmSummary[], id: string): ArmSummary {
+  const arm = arms.find((a) => a.id === id);
+  if (arm === undefined) {
+    throw new RangeError(
+      `Cannot measure as there is no run of "${id}": runs are of ${
+        arms.map((a) => a.id).join(", ")
+      }`,
+    );
+  }
+  return arm;
+}
+
+/** 100 (1 - ours / dense) of processor times, paired by seed. */
+function timeSaved(dense: ArmSummary, ours: ArmSummary): Estimate {
+  const seconds = ({ timings }: ArmSummary) => timings.trainSeconds.values;
+  const ratios = seconds(ours).map((s, i) => 100 * s / seconds(dense)[i]);
+  return pairedDifference(ratios.map(() => 100), ratios);
+}
+
+function accuracyGain(theirs: ArmSummary, ours: ArmSummary): Estimate {
+  return pairedDifference(
+    ours.metrics.accuracy.values,
+    theirs.metrics.accuracy.values,
+  );
+}
+
+const percent = ({ metrics }: ArmSummary) => metrics.accuracy.mean.toFixed(2);
+
+/** What each claim measures. */
+export function measure(arms: ArmSummary[]): Record<string, Measurement> {
+  const at = (method: string) => armOf(arms, `${FASHION}/${method}`);
+  const [dense, ours] = [at("dense"), at("tri-0.9")];
+  const images = dense.config.images;
+  const note = `${FASHION}, ${images} images: dense ${
+    percent(dense)
+  } %, three levels ${percent(ours)} %`;
+  const gain = { ...accuracyGain(dense, ours), unit: "points", note };
+  const macs = countVitMacs(
+    deit("small"),
+    tokenCounts(196, 12, { keep: 0.7, blocks: dropBlocks(12), fuse: true }),
+  ).total / 1e9;
+  return {
+    "tri-level-evit-time": {
+      ...timeSaved(dense, ours),
+      unit: "%",
+      note: `${FASHION}, ${images} images: dense ${
+        dense.timings.trainSeconds.mean.toFixed(1)
+      } s of processor time, three levels ${
+        ours.timings.trainSeconds.mean.toFixed(1)
+      } s; operations ${
+        (100 * (1 - ours.metrics.gigaMacs.mean / dense.metrics.gigaMacs.mean))
+          .toFixed(1)
+      } % fewer`,
+    },
+    "tri-level-evit-gain": gain,
+    "tri-level-evit-maintained": gain,
+    "tri-level-evit-examples": {
+      ...accuracyGain(at("forgetting"), at("examples")),
+      unit: "points",
+      note: `swapped in rounds ${
+        percent(at("examples"))
+      } %, dropped after a first training ${percent(at("forgetting"))} %`,
+    },
+    "tri-level-evit-macs": {
+      value: macs,
+      low: macs,
+      high: macs,
+      n: 1,
+      unit: "G",
+    },
+  };
+}
+
+/** "81.2 ± 0.4", or one number if there is no interval. */
+function spread({ mean, low, high, n }: MetricSummary, digits = 1): string {
+  return n < 2
+    ? mean.toFixed(digits)
+    : `${mean.toFixed(digits)} ± ${((high - low) / 2).toFixed(digits)}`;
+}
+
+const setOf = ({ config }: ArmSummary) => config.data as string;
+const methodOf = ({ config }: ArmSummary) => config.method as string;
+
+/** Processor time of all that a method needs: the first training of forgetting and EL2N as well. */
+function wholeSeconds(arms: ArmSummary[], arm: ArmSummary): number {
+  const first = { forgetting: "dense", el2n: "early" }[methodOf(arm)];
+  const own = arm.timings.trainSeconds.mean;
+  return first === undefined
+    ? own
+    : own + armOf(arms, `${setOf(arm)}/${first}`).timings.trainSeconds.mean;
+}
+
+export function tables(arms: ArmSummary[]): ResultTable[] {
+  const shown = arms.filter((arm) => methodOf(arm) !== "early");
+  const sets = [...new Set(shown.map(setOf))];
+  return sets.map((set): ResultTable => {
+    const dense = armOf(arms, `${set}/dense`);
+    return {
+      id: `tri-level-evit-${set}`,
+      title: `What is left out, what it saves and costs: ${set}`,
+      caption:
+        "Intervals of 95 % over seeds; time of the processor against dense, paired by seed. A first training that a method needs is in the column beside. Operations count forward and backward; masked connections save none.",
+      columns: [
+        "method",
+        "accuracy (%)",
+        "gain over dense (points)",
+        "operations (% of dense)",
+        "training time (% of dense)",
+        "with the first training (%)",
+        "choosing examples (% of its time)",
+      ],
+      rows: shown.filter((arm) => setOf(arm) === set).map((arm) => {
+        const gain = accuracyGain(dense, arm);
+        const saved = timeSaved(dense, arm);
+        const own = arm.timings.trainSeconds.mean;
+        return [
+          methodOf(arm),
+          spread(arm.metrics.accuracy),
+          arm === dense
+            ? null
+            : spread({ ...gain, mean: gain.value, sd: 0, values: [] }),
+          Number(
+            (100 * arm.metrics.gigaMacs.mean / dense.metrics.gigaMacs.mean)
+              .toFixed(1),
+          ),
+          spread({
+            mean: 100 - saved.value,
+            low: 100 - saved.high,
+            high: 100 - saved.low,
+            n: saved.n,
+            sd: 0,
+            values: [],
+          }),
+          Number(
+            (100 * wholeSeconds(arms, arm) / dense.timings.trainSeconds.mean)
+              .toFixed(1),
+          ),
+          Number((100 * arm.timings.selectionSeconds.mean / own).toFixed(2)),
+        ];
+      }),
+    };
+  });
+}
+
+/** Groups of methods, for colours. */
+function familyOf(method: string): string {
+  if (method.startsWith("tri")) return "all three levels";
+  if (/\+/.test(method)) return "two levels";
+  if (/^(tokens|fused)/.test(method)) return "tokens";
+  if (method === "connections") return "connections";
+  if (method === "dense") return "dense";
+  if (method === "examples") return "examples in rounds";
+  return "examples, other ways";
+}
+
+const FAMILIES = [
+  "dense",
+  "all three levels",
+  "tokens",
+  "examples in rounds",
+  "examples, other ways",
+  "two levels",
+  "connections",
+];
+
+export function figures(arms: ArmSummary[]): FigureSpec[] {
+  const shown = arms.filter((arm) => methodOf(arm) !== "early");
+  const sets = [...new Set(shown.map(setOf))];
+  return sets.flatMap((set) => {
+    const dense = armOf(arms, `${set}/dense`);
+    const rows = shown.filter((arm) => setOf(arm) === set).map((arm) => {
+      const { mean, low, high, n } = arm.metrics.accuracy;
+      const scale = 100 / dense.timings.trainSeconds.mean;
+      return {
+        method: methodOf(arm),
+        family: familyOf(methodOf(arm)),
+        accuracy: { mean, halfWidth: n > 1 ? (high - low) / 2 : 0, n },
+        time: scale * wholeSeconds(arms, arm),
+        saved: 100 - scale * arm.timings.trainSeconds.mean,
+      };
+    });
+    return [
+      scatterFigure(rows, {
+        id: `tri-level-evit-accuracy-${set}`,
+        title: `Accuracy against the time of training: ${set}`,
+        caption:
+          "Every method once, mean over seeds with 95 % intervals. Time of the processor against the dense model; first trainings that a method needs are counted.",
+        x: "time",
+        y: "accuracy",
+        series: "family",
+        order: FAMILIES,
+        xAxis: { title: "training time", unit: "% of dense" },
+        yAxis: { title: "test accuracy", unit: "%" },
+      }),
+      barFigure(rows.filter(({ method }) => method !== "dense"), {
+        id: `tri-level-evit-saved-${set}`,
+        title: `Time that each method saves: ${set}`,
+        caption:
+          "Processor time of training that is saved against the dense model; below 0 it takes longer. First trainings are not counted here. Masked connections save no operations: their bars show what choosing them costs.",
+        x: "method",
+        y: "saved",
+        yAxis: { title: "time saved", unit: "%" },
+      }),
+    ];
+  });
+}
