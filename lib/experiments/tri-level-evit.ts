@@ -50,6 +50,7 @@ export interface Config {
   images: number;
   testImages: number;
   epochs: number;
+  batchSize: number;
   learningRate: number;
   seeds: number;
 }
@@ -90,20 +91,14 @@ const model = {
 const BASE: Config = {
   data: {
     "fashion-mnist": Object.keys(METHODS),
-    "cifar-10": [
-      "dense",
-      "random-anew",
-      "examples",
-      "tokens-0.7",
-      "tri-0.9",
-      "tri-0.7",
-    ],
+    "cifar-10": ["dense", "tokens-0.7", "tri-0.7"],
   },
   model,
   images: 3000,
   testImages: 5000,
-  epochs: 8,
-  learningRate: 2e-3,
+  epochs: 10,
+  batchSize: 32,
+  learningRate: 4e-3,
   seeds: 3,
 };
 
@@ -234,6 +229,7 @@ const experiment: Experiment<Config> = {
       key: fold(key, "train"),
       levels,
       epochs: arm.epochs,
+      batchSize: arm.batchSize,
       learningRate: arm.learningRate,
       augment: { shift: 2 },
       onEpoch: ({ epoch }) => context.progress((epoch + 1) / (arm.epochs + 1)),
