@@ -23,6 +23,7 @@ export * as agileQuant from "./agile-quant/mod.ts";
 // Models and training
 export * as datasets from "./core/datasets.ts";
 export * as engine from "./core/engine.ts";
+export * as imageFolder from "./core/image-folder.ts";
 export * as images from "./core/images.ts";
 export * as integer from "./core/integer/bindings.ts";
 export * as llama from "./core/llama.ts";
@@ -32,6 +33,7 @@ export * as optim from "./core/optim.ts";
 export * as quantizer from "./core/quantizer.ts";
 export * as rng from "./core/rng.ts";
 export * as tensor from "./core/tensor.ts";
+export * as vit from "./core/vit.ts";
 export * as tokenizer from "./core/tokenizer.ts";
 
 // Circuits

@@ -376,7 +376,12 @@ const tiny = {
 test("training learns with every level, the same twice, and costs what the counts say", () => {
   const train = corners(128, 1);
   const held = corners(64, 2);
-  const options = { key: key(7), epochs: 16, batchSize: 16, learningRate: 3e-3 };
+  const options = {
+    key: key(7),
+    epochs: 16,
+    batchSize: 16,
+    learningRate: 3e-3,
+  };
   const tokens = { keep: 0.5, blocks: dropBlocks(4) };
   const three = {
     tokens,

@@ -9,6 +9,7 @@
  *
  * Scope: output only; no widgets.
  */
+import { Buffer } from "node:buffer";
 import process from "node:process";
 import { createRequire } from "node:module";
 import type { FigureSpec, ResultTable } from "./runs.ts";
@@ -20,7 +21,20 @@ export interface Markdown {
   markdown: string;
 }
 
-export type Displayable = FigureSpec | Table | ResultTable | Markdown;
+/** A picture to be displayed. */
+export interface Picture {
+  /** The bytes of a PNG file. */
+  png: Uint8Array;
+  /** What is seen, for readers who do not see it. */
+  text: string;
+}
+
+export type Displayable =
+  | FigureSpec
+  | Table
+  | ResultTable
+  | Markdown
+  | Picture;
 
 /** The forms of one thing by MIME type. */
 export type MimeBundle = Record<string, unknown>;
@@ -31,6 +45,11 @@ export const PLOTLY_MIME = "application/vnd.plotly.v1+json";
 /** Markdown as something `display` shows. */
 export function markdown(text: string): Markdown {
   return { markdown: text };
+}
+
+/** A PNG file's bytes as something `display` shows, with what is seen in words. */
+export function picture(png: Uint8Array, text: string): Picture {
+  return { png, text };
 }
 
 function isFigure(thing: Displayable): thing is FigureSpec {
@@ -57,11 +76,17 @@ function asTable(thing: Table | ResultTable): Table {
 export function mimeBundle(thing: Displayable): MimeBundle {
   if (typeof thing !== "object" || thing === null) {
     throw new TypeError(
-      `Cannot display this: a figure, table or markdown() is needed, not ${thing}`,
+      `Cannot display this: a figure, table, picture() or markdown() is needed, not ${thing}`,
     );
   }
   if ("markdown" in thing) {
     return { "text/markdown": thing.markdown, "text/plain": thing.markdown };
+  }
+  if ("png" in thing) {
+    return {
+      "image/png": Buffer.from(thing.png).toString("base64"),
+      "text/plain": `[Picture: ${thing.text}]`,
+    };
   }
   if (isFigure(thing)) {
     const { title, caption, data, layout } = thing;
@@ -77,7 +102,7 @@ export function mimeBundle(thing: Displayable): MimeBundle {
     return { "text/html": toHtml(rows), "text/plain": toText(rows) };
   }
   throw new TypeError(
-    `Cannot display this: a figure, table or markdown() is needed, not an object with ${
+    `Cannot display this: a figure, table, picture() or markdown() is needed, not an object with ${
       Object.keys(thing).join(", ") || "no properties"
     }`,
   );

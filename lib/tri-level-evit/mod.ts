@@ -3,3 +3,4 @@ export * from "./connections.ts";
 export * from "./examples.ts";
 export * from "./tokens.ts";
 export * from "./train.ts";
+export * from "./pictures.ts";
