@@ -562,7 +562,7 @@ export interface VitMacs {
  *
  * @param tokens Default all N + 1 everywhere.
  * @example
- * countVitMacs(deit("tiny")).total; // 1253675136
+ * countVitMacs(deit("tiny")).total; // 1253683200
  */
 export function countVitMacs(config: VitConfig, tokens?: TokenCounts): VitMacs {
   const r = resolveVit(config);
