@@ -75,7 +75,7 @@ test("markdown is Markdown and text", () => {
 test("anything else is an error that says what it got", () => {
   assert.throws(
     () => mimeBundle({ rank: 8 } as unknown as Displayable),
-    /a figure, table or markdown\(\) is needed, not an object with rank/,
+    /a figure, table, picture\(\) or markdown\(\) is needed, not an object with rank/,
   );
   assert.throws(
     () => display(undefined as unknown as Displayable),
