@@ -224,6 +224,42 @@ test("scenarios that cannot be are refused", () => {
     () => compare({ functionalUnit: "chip" as "core" }, inventory),
     /core, throughput or operations/,
   );
+  assert.throws(
+    () => compare({ cooling: { rule: "idael" as "ideal", overhead: 400 } }),
+    /rule must be ideal, share or whole: idael/,
+  );
+  assert.throws(
+    () => compare({ utilisation: 0.5 }, inventory),
+    /utilisation 0.5 counts for the functional unit operations only: core/,
+  );
+});
+
+test("scenarios from a file: nothing is ignored, no text counts as a number", () => {
+  const read = (text: string) => compare(JSON.parse(text), inventory);
+  assert.throws(
+    () => read('{"year": 5}'),
+    /"year" is none of its choices: name, functionalUnit, years,/,
+  );
+  assert.throws(
+    () => read('{"parameters": {"aqfp_density": "20"}}'),
+    /aqfp_density must be a finite number: "20"/,
+  );
+  assert.throws(
+    () => read('{"parameters": {"years": null}}'),
+    /years must be a finite number: null/,
+  );
+  assert.throws(
+    () => compare({ years: NaN }, inventory),
+    /years must be a finite number: NaN/,
+  );
+  near(
+    read('{"years": 5}').totals.electricity.CMOS,
+    compare({ years: 5 }, inventory).totals.electricity.CMOS,
+    EXACT,
+  );
+});
+
+test("parameters that cannot be are refused by name", () => {
   for (
     const [name, value, wanted] of [
       ["pv_share", 2, "from 0 up to 1"],

@@ -51,6 +51,14 @@ function changed(file: string, from: string, to: string) {
   return { ...FACTORY, [file]: FACTORY[file].replace(from, to) };
 }
 
+test("columns apart by semicolons are refused", () => {
+  const semicolons = FACTORY["exchanges.csv"].replaceAll(",", ";");
+  assert.throws(
+    () => readInventory({ ...FACTORY, "exchanges.csv": semicolons }),
+    /exchanges.csv, row 1.*given semicolons; save it again as CSV with commas/,
+  );
+});
+
 test("broken rows are refused with file, row and column", () => {
   const cases: [string, string, string, RegExp][] = [
     [
@@ -64,6 +72,12 @@ test("broken rows are refused with file, row and column", () => {
     ["parameters.csv", "20,,40", "40,,20", /row 5, column low/],
     ["parameters.csv", "2;2;3;1;2", "2;2;3;1;6", /row 6, column pedigree/],
     ["parameters.csv", "area,300", "area,NaN", /row 2, column amount/],
+    [
+      "parameters.csv",
+      "area,300",
+      'area,"300,5"',
+      /row 2, column amount.*a point before the decimals, given "300,5"/,
+    ],
     [
       "parameters.csv",
       "fab_energy * area +",

@@ -118,6 +118,53 @@ export function nodeAssumptions(node: number): Assumption[] {
   }));
 }
 
+/** Every choice of a scenario: a name without a place here would not compile. */
+const CHOICES = Object.keys(
+  {
+    name: true,
+    functionalUnit: true,
+    years: true,
+    cooling: true,
+    node: true,
+    fabPlace: true,
+    usePlace: true,
+    yieldModel: true,
+    utilisation: true,
+    parameters: true,
+  } satisfies Record<keyof Scenario, true>,
+);
+
+/** Refuses choices that nothing would read, and numbers that are none, as a file of JSON may hold. */
+function checkScenario(scenario: Scenario): void {
+  for (const choice of Object.keys(scenario)) {
+    if (CHOICES.includes(choice)) continue;
+    throw new RangeError(
+      `Cannot use the scenario as "${choice}" is none of its choices: ${
+        CHOICES.join(", ")
+      }; a parameter of the inventory goes into parameters`,
+    );
+  }
+  const { functionalUnit = "core", utilisation, years } = scenario;
+  if (utilisation !== undefined && functionalUnit !== "operations") {
+    throw new RangeError(
+      `Cannot use the scenario as utilisation ${utilisation} counts for the functional unit operations only: ${functionalUnit}; the parameter of that name goes into parameters`,
+    );
+  }
+  const numbers = {
+    ...scenario.parameters,
+    ...(years === undefined ? {} : { years }),
+    ...(utilisation === undefined ? {} : { utilisation }),
+  };
+  for (const [name, value] of Object.entries(numbers)) {
+    if (Number.isFinite(value)) continue;
+    throw new (typeof value === "number" ? RangeError : TypeError)(
+      `Cannot use the scenario as ${name} must be a finite number: ${
+        typeof value === "number" ? value : JSON.stringify(value)
+      }`,
+    );
+  }
+}
+
 /** What the functional unit sets. */
 function unitChoices(
   { functionalUnit = "core", utilisation = DEFAULT_UTILISATION }: Scenario,
@@ -158,6 +205,7 @@ export function assumptionsOf(
   scenario: Scenario,
   inventory: Inventory,
 ): (Assumption & { fixed: boolean })[] {
+  checkScenario(scenario);
   const units = new Map(inventory.parameters.map((p) => [p.name, p.unit]));
   const { years, cooling, node, fabPlace, usePlace, parameters } = scenario;
   const chosen = {

@@ -179,7 +179,11 @@ class Compiler {
     }
     if (!Object.hasOwn(BUILT_IN, name)) {
       const known = [...Object.keys(BUILT_IN), ...Object.keys(this.functions)];
-      this.fail(`there is no function ${name}; there are ${known.join(", ")}`);
+      this.fail(
+        `there is no function ${name}; there are ${
+          known.join(", ")
+        }; others come with the option functions, those of the AQFP inventory from formulaFunctions()`,
+      );
     }
     const { units, count, f } = BUILT_IN[name];
     if (parts.length !== (count ?? Math.max(1, parts.length))) {

@@ -287,6 +287,8 @@ class RowReader {
     const isNumber = amount !== "" && !Number.isNaN(value);
     if (/^[-+]?(nan|inf(inity)?)$/i.test(amount)) {
       this.note("amount", `a finite number or a formula, given "${amount}"`);
+    } else if (/^[-+]?\d+,\d+(e[-+]?\d+)?$/i.test(amount)) {
+      this.note("amount", `a point before the decimals, given "${amount}"`);
     }
     const pedigree = this.text("pedigree");
     return {
@@ -365,6 +367,21 @@ function csvRows(
   text: string,
   problems: Problem[],
 ): PlacedRow[] {
+  // Before parsing, as quotes inside a row of semicolons stop the parser.
+  const [header] = text.split(/\r?\n/, 1);
+  const separator = header.includes(",")
+    ? undefined
+    : /[;\t]/.exec(header)?.[0];
+  if (separator !== undefined) {
+    problems.push({
+      place: `${file}, row 1`,
+      column: "-",
+      message: `columns are separated by commas, given ${
+        separator === ";" ? "semicolons" : "tabs"
+      }; save it again as CSV with commas`,
+    });
+    return [];
+  }
   let records: { record: string[]; info: { lines: number } }[];
   try {
     records = parse(text, {

@@ -65,7 +65,7 @@ export function requirePossibleCooling(
  *
  *     ideal: eta        share: (W / Q) / load
  *
- * @throws RangeError below Carnot, or if the load is not above 0 and at most 1
+ * @throws RangeError below Carnot, for another rule, or if the load is not above 0 and at most 1
  */
 export function coolingOverhead(
   cooling: Extract<Cooling, { rule: "ideal" | "share" }>,
@@ -73,6 +73,13 @@ export function coolingOverhead(
   if (cooling.rule === "ideal") {
     requirePossibleCooling(cooling.overhead);
     return cooling.overhead;
+  }
+  if (cooling.rule !== "share") {
+    throw new RangeError(
+      `Cannot cool as the rule must be ideal, share or whole: ${
+        (cooling as { rule: unknown }).rule
+      }`,
+    );
   }
   const { capacityW, wallPowerW, loadRatio } = cooling;
   requirePossibleCooling(wallPowerW / capacityW);
