@@ -185,6 +185,25 @@ test("operations of EViT's DeiT-S as its authors publish them", () => {
   }
 });
 
+test("initial matrices have the deviation that is asked for, biases and norms none", () => {
+  for (const initStd of [undefined, 0.1]) {
+    const wide = { ...small, hiddenSize: 64, headDim: 32, initStd };
+    const { patch_embed, blocks, norm } = initVit(wide, key(4));
+    const values = [...blocks[0].mlp.fc1.weight.dataSync()];
+    const std = Math.sqrt(
+      values.reduce((sum, x) => sum + x * x, 0) / values.length,
+    );
+    const wanted = initStd ?? 0.02; // DeiT's
+    // Of n normal values the deviation's own is sigma / sqrt(2 n): four of them.
+    assert.ok(
+      Math.abs(std - wanted) < 4 * wanted / Math.sqrt(2 * values.length),
+      `${std}`,
+    );
+    assert.ok(patch_embed.proj.bias.dataSync().every((x) => x === 0));
+    assert.ok(norm.weight.dataSync().every((x) => x === 1));
+  }
+});
+
 test("forward equals slow code, with heads and widths of their own in each block", () => {
   const images = someImages(3, small);
   const scale = pixelScale(images);
@@ -303,6 +322,10 @@ test("what cannot be built or run is refused with what was given", () => {
   refused({ mlpRatio: 0.3 }, /positive integer: 1\.7/);
   refused({ numClasses: 0 }, /numClasses must be a positive integer: 0/);
   refused({ layerScale: NaN }, /layerScale must be a finite number/);
+  assert.throws(
+    () => initVit({ ...small, initStd: 0 }, key(0)),
+    /initStd must be a positive number: 0/,
+  );
   const images = someImages(1, { ...small, imageSize: 9 });
   const wrong = tensorOf(patches(images, 3, pixelScale(images)));
   assert.throws(

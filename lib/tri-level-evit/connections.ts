@@ -16,7 +16,7 @@ import { keptCount, mostImportant } from "./tokens.ts";
  *
  * @param q [B, T, H, Dh]
  * @param k [B, T, H, Dh]
- * @param mask bool [B, 1, T, T], true where seen; default all
+ * @param mask [B, 1, T, T], 0 where seen and -1e30 elsewhere; default all seen
  * @returns [B, T, T]
  */
 export function meanAttention(q: Tensor, k: Tensor, mask?: Tensor): Tensor {
@@ -25,9 +25,7 @@ export function meanAttention(q: Tensor, k: Tensor, mask?: Tensor): Tensor {
     x.transpose([0, 2, 1, 3]).reshape([B * H, T, Dh]);
   const scores = matmul(heads(q), heads(k), { transposeB: true })
     .div(Math.sqrt(Dh)).reshape([B, H, T, T]);
-  const hidden = mask === undefined
-    ? scores
-    : scores.add(mask.toFloat().sub(1).mul(1e9)); // -1e9 where not seen
+  const hidden = mask === undefined ? scores : scores.add(mask);
   return tf.softmax(hidden).mean(1);
 }
 

@@ -93,19 +93,28 @@ export function mostImportant(
   count: number,
 ): Int32Array {
   const out = new Int32Array(B * count);
-  const order = Array.from({ length: N }, (_, j) => j);
-  for (let b = 0; b < B; b++) {
-    const at = (j: number) => importance[b * N + j];
+  const top = new Float64Array(count); // the largest so far, falling
+  for (let b = 0, to = 0; b < B; b++) {
+    const row = b * N;
+    let found = 0;
     for (let j = 0; j < N; j++) {
-      if (Number.isNaN(at(j))) {
+      const value = importance[row + j];
+      if (Number.isNaN(value)) {
         throw new RangeError(
           `Cannot choose tokens as their attention must be numbers: NaN for token ${j} of image ${b}; training has diverged, lower the learning rate or clip gradients`,
         );
       }
+      if (found === count && value <= top[count - 1]) continue;
+      let at = found < count ? found++ : count - 1;
+      for (; at > 0 && top[at - 1] < value; at--) top[at] = top[at - 1];
+      top[at] = value;
     }
-    const best = [...order].sort((i, j) => at(j) - at(i) || i - j)
-      .slice(0, count).sort((i, j) => i - j);
-    out.set(best, b * count);
+    const least = top[count - 1];
+    let equals = count - top.findIndex((value) => value === least);
+    for (let j = 0; j < N; j++) {
+      const value = importance[row + j];
+      if (value > least || (value === least && equals-- > 0)) out[to++] = j;
+    }
   }
   return out;
 }

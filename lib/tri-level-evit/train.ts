@@ -157,15 +157,19 @@ export function prunedForward(
         const [B, T] = kept.x.shape as [number, number, number];
         const K = kept.places.length / B;
         const seen = connectionMask(mean, connections, kept.places);
-        mask = tf.tensor(
-          T === K + 1 ? seen : withFused(seen, B, K + 1),
-          [B, 1, T, T],
-          "bool",
-        );
+        const values = T === K + 1 ? seen : withFused(seen, B, K + 1);
+        mask = tf.tensor4d(addedToScores(values), [B, 1, T, T]);
       }
       return kept.x;
     },
   };
+}
+
+/** A mask as numbers added to scores, made once for all blocks that follow. */
+function addedToScores(mask: Uint8Array): Float32Array {
+  const out = new Float32Array(mask.length);
+  for (let i = 0; i < mask.length; i++) if (mask[i] === 0) out[i] = -1e30;
+  return out;
 }
 
 /** A mask with one more token, which sees and is seen by all. */
