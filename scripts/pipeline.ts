@@ -651,7 +651,7 @@ export async function reproduceMain(
   if (options.site && !changed) {
     const build = async () => {
       const { buildSite } = await import("./site.ts"); // loads plotly
-      await buildSite();
+      await buildSite(names.length === 0 ? {} : { wanted: names });
     };
     if (await failed("site", build)) failures++;
     else console.log(`Site: ${join("site", "index.html")}`);

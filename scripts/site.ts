@@ -4,6 +4,8 @@
  *
  *     node --import tsx scripts/site.ts [--out site]
  *
+ * Pictures of figures are kept in the cache by what they are drawn from: drawing is nearly all of the time.
+ *
  * Every text that comes from outside this file is escaped, HTML in cell outputs is sanitised, and a
  * Content-Security-Policy allows no script but the two files of the site: the figures' data lie in
  * `<script type="application/json">` blocks, which are not executed. Without JavaScript the
@@ -14,6 +16,7 @@ import {
   existsSync,
   mkdirSync,
   readdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   writeFileSync,
@@ -49,15 +52,22 @@ import {
 } from "../lib/core/report.ts";
 import {
   cacheFolder,
+  contentHash,
   type FigureSpec,
   loadSummary,
   type Measurement,
   projectRoot,
   type ResultSet,
   type ResultTable,
+  writeAtomic,
 } from "../lib/core/runs.ts";
 import { PLOTLY_MIME } from "../lib/core/show.ts";
-import { plotlyPath, plotlyStyles, toSvg } from "../lib/core/svg.ts";
+import {
+  plotlyPath,
+  plotlyStyles,
+  plotlyVersion,
+  toSvg,
+} from "../lib/core/svg.ts";
 import {
   escapeHtml,
   fromResult,
@@ -85,6 +95,8 @@ export interface SitePaper {
   figures: FigureSpec[];
   tables: (Table | ResultTable)[];
   notebook: Notebook | null;
+  /** Stands in the index only, without pages; default false. */
+  listed?: boolean;
 }
 
 export interface SiteOptions {
@@ -92,6 +104,8 @@ export interface SiteOptions {
   papers?: SitePaper[];
   /** Default: `site` in the project. */
   outDir?: string;
+  /** Names of papers whose pages are wanted; others get theirs if the site had them before. Default all. */
+  wanted?: readonly string[];
 }
 
 const POLICY = [
@@ -117,7 +131,10 @@ function localRun(name: string): ResultSet | null {
 }
 
 /** What is known of one paper: its claims, recorded runs, figures and executed notebook. */
-async function collect(name: string): Promise<SitePaper | null> {
+async function collect(
+  name: string,
+  listed: boolean,
+): Promise<SitePaper | null> {
   const claims = loadClaims(name);
   if (claims === null) return null; // a helper such as the base model
   const experiment = await loadExperiment(name);
@@ -125,13 +142,14 @@ async function collect(name: string): Promise<SitePaper | null> {
     experiment.measure(set.arms, set.config as object);
   const recorded = loadSummary(name, "full");
   const local = localRun(name);
-  const shown = recorded ?? local;
+  const shown = listed ? null : recorded ?? local;
   const config = shown?.config as object;
   const executed = join(cacheFolder(), "notebooks", `${name}.ipynb`);
   const committed = join(projectRoot(), "notebooks", `${name}.ipynb`);
-  const notebook = [executed, committed].find(existsSync);
+  const notebook = listed ? undefined : [executed, committed].find(existsSync);
   return {
     name,
+    listed,
     title: experiment.title,
     claims,
     rows: verdictRows(
@@ -176,6 +194,28 @@ class Folder {
   }
 }
 
+/** What draws: another version draws again. */
+const drawing = () =>
+  drawn ??= contentHash([
+    readFileSync(new URL("../lib/core/svg.ts", import.meta.url), "utf8"),
+    plotlyVersion(),
+  ]);
+let drawn: string | undefined;
+
+/** The figure as SVG, from the cache if it was drawn before. */
+function picture(figure: FigureSpec): string {
+  const { id, title, data, layout } = figure;
+  const key = contentHash([drawing(), id, title, data, layout]);
+  const file = join(cacheFolder(), "figures", `${key}.svg`);
+  if (existsSync(file)) {
+    const svg = readFileSync(file, "utf8");
+    if (svg.endsWith("</svg>")) return svg;
+  }
+  const svg = toSvg(figure);
+  writeAtomic(file, svg);
+  return svg;
+}
+
 /** The figure as a picture, and the data that make it interactive. */
 function figureHtml(
   figure: FigureSpec,
@@ -184,7 +224,7 @@ function figureHtml(
   heading: "h3" | "p",
 ): string {
   const file = `figures/${name}.svg`;
-  folder.write(file, toSvg(figure));
+  folder.write(file, picture(figure));
   const { width = 720, height = 440 } = figure.layout as Record<string, number>;
   const { title, caption, data, layout } = figure;
   const shown = heading === "h3"
@@ -544,13 +584,18 @@ function countVerdicts(rows: VerdictRow[]): string {
 }
 
 function indexPage(papers: SitePaper[]): string {
-  const rows = papers.map(({ name, title, claims, rows }) =>
-    `<tr><th scope="row"><a href="${encodeURIComponent(name)}/index.html">${
-      escapeHtml(title)
-    }</a><br><small class="quiet">${
+  const rows = papers.map(({ name, title, claims, rows, listed }) => {
+    const heading = listed
+      ? `${escapeHtml(title)} <small class="quiet">(${
+        escapeHtml(`npm run reproduce -- ${name}`)
+      } makes its page, node --import tsx scripts/site.ts all pages)</small>`
+      : `<a href="${encodeURIComponent(name)}/index.html">${
+        escapeHtml(title)
+      }</a>`;
+    return `<tr><th scope="row">${heading}<br><small class="quiet">${
       escapeHtml(claims.paper.citation)
-    }</small></th><td>${countVerdicts(rows)}</td></tr>`
-  );
+    }</small></th><td>${countVerdicts(rows)}</td></tr>`;
+  });
   const meanings = Object.entries(FIDELITY_MEANING).map(([label, meaning]) =>
     `<dt>${escapeHtml(label)}</dt><dd>${escapeHtml(meaning)}</dd>`
   );
@@ -607,12 +652,17 @@ function requireOwnFolder(outDir: string): void {
  * @throws RangeError if the folder holds something other than a site.
  */
 export async function buildSite(
-  { papers, outDir = join(projectRoot(), "site") }: SiteOptions = {},
+  { papers, outDir = join(projectRoot(), "site"), wanted }: SiteOptions = {},
 ): Promise<string> {
   requireOwnFolder(outDir);
   let shown = papers;
   if (shown === undefined) {
-    const found = await Promise.all(Object.keys(experiments).map(collect));
+    const hasPage = (name: string) =>
+      wanted === undefined || wanted.includes(name) ||
+      existsSync(join(outDir, slug(name), "index.html"));
+    const found = await Promise.all(
+      Object.keys(experiments).map((name) => collect(name, !hasPage(name))),
+    );
     shown = found.filter((paper) => paper !== null);
   }
   const temporary = new Folder(`${resolve(outDir)}.${process.pid}.tmp`);
@@ -626,6 +676,7 @@ export async function buildSite(
     temporary.write("assets/plotly.css", plotlyStyles().css);
     temporary.write("index.html", indexPage(shown));
     for (const paper of shown) {
+      if (paper.listed) continue;
       const folder = new Folder(join(temporary.path, slug(paper.name)));
       folder.write("index.html", paperPage(paper, folder));
       if (paper.notebook !== null) {

@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import process from "node:process";
 import { JSDOM } from "jsdom";
 import { buildSite } from "../scripts/site.ts";
 import { examplePaper } from "./fixtures/site-paper.ts";
@@ -165,6 +166,51 @@ test("headings descend by one, tables have captions and scopes", () => {
     page.querySelectorAll("table").length,
     page.querySelectorAll("table > caption").length,
   );
+});
+
+test("a paper that is only listed has a row and no page", async () => {
+  const out = join(folder, "listed");
+  const listed = { ...examplePaper(), name: "other", listed: true };
+  await buildSite({ papers: [examplePaper(), listed], outDir: out });
+  const rows = [...pageOf(out, "index.html").querySelectorAll("tbody tr")];
+  assert.is(rows.length, 2);
+  assert.is(rows[0].querySelectorAll("a").length, 1);
+  assert.is(rows[1].querySelectorAll("a").length, 0);
+  assert.match(
+    rows[1].textContent!,
+    /npm run reproduce -- other makes its page/,
+  );
+  assert.not(existsSync(join(out, "other")));
+});
+
+test("pictures come from the cache, and are drawn again where it is damaged", async () => {
+  const [old, cache] = [process.env.ADIABAT_CACHE, join(folder, "cache")];
+  process.env.ADIABAT_CACHE = cache;
+  const build = async () => {
+    const out = join(folder, "cached");
+    await buildSite({ papers: [examplePaper()], outDir: out });
+    const place = join(out, "rora/figures");
+    return readdirSync(place).sort().map((name) =>
+      readFileSync(join(place, name), "utf8")
+    );
+  };
+  try {
+    const drawn = await build();
+    const files = readdirSync(join(cache, "figures"));
+    assert.is(files.length, new Set(drawn).size);
+    const file = join(cache, "figures", files[0]);
+    const svg = readFileSync(file, "utf8");
+    const marked = svg.replace("</svg>", "<!-- kept --></svg>");
+    writeFileSync(file, marked);
+    const again = await build();
+    assert.ok(again.includes(marked));
+    assert.equal(again.map((x) => x.replace("<!-- kept -->", "")), drawn);
+    writeFileSync(file, svg.slice(0, 1000)); // a disk that was full
+    assert.equal(await build(), drawn);
+  } finally {
+    if (old === undefined) delete process.env.ADIABAT_CACHE;
+    else process.env.ADIABAT_CACHE = old;
+  }
 });
 
 test("building again replaces the site; a folder of something else is refused", async () => {
