@@ -379,6 +379,51 @@ function activationBits({ activations }: Setting): number {
     sites.length;
 }
 
+/** Settings of a width that integer products of whole matrices can run: no step per channel, nothing pruned. */
+function runnable(arms: ArmSummary[], width: string): ArmSummary[] {
+  return measuredArms(arms).filter((arm) => {
+    const { activations, pruning, outlier } = settingOf(arm);
+    return arm.id.startsWith(`${width}/`) && pruning === null &&
+      outlier === null && activations?.scheme !== "channel";
+  });
+}
+
+/** Speed over the float engine and the perplexity that each width costs at least, for prefill and decode. */
+function pareto(arms: ArmSummary[]): FigureSpec | null {
+  const speed = arms.find(({ id }) => id === "speed");
+  if (speed === undefined) return null;
+  const lossOver = ({ metrics }: ArmSummary) =>
+    Math.exp(metrics.loss.mean - metrics.floatLoss.mean);
+  const points = ["w8a8", "w4a8", "w4a4"].flatMap((width) => {
+    const [best] = runnable(arms, width).sort((a, b) =>
+      lossOver(a) - lossOver(b)
+    );
+    return best === undefined ? [] : [{ width, best }];
+  });
+  if (points.length === 0) return null;
+  const phases = ["prefill", "decode"] as const;
+  const rows = phases.flatMap((phase) =>
+    points.map(({ width, best }): Row => ({
+      speed: timeRatio(speed, "float", width, phase).value,
+      ratio: lossOver(best),
+      engine: `${width.toUpperCase()}, ${phase}`,
+    }))
+  );
+  return scatterFigure([{ speed: 1, ratio: 1, engine: "float32" }, ...rows], {
+    id: "agile-quant-pareto",
+    title: "Quality against measured speed",
+    caption:
+      `Right and down is better. Speed of the whole model in our engine over its float32 self, CPU time on one core; perplexity over the float model's, of the best setting of a width that such an engine can run (${
+        points.map(({ best }) => best.id).join(", ")
+      }). Widths share a perplexity and differ in speed by phase.`,
+    x: "speed",
+    y: "ratio",
+    series: "engine",
+    xAxis: { title: "speed / float32 of the same engine" },
+    yAxis: { title: "perplexity / float" },
+  });
+}
+
 export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
   const settings = measuredArms(arms);
   const result: FigureSpec[] = [];
@@ -413,6 +458,8 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       },
     ));
   }
+  const front = pareto(arms);
+  if (front !== null) result.push(front);
   const outliers = settings.filter((arm) =>
     /^(outliers\/)?w8a8\/(plain|smooth|layer|trip)$/.test(arm.id)
   );
