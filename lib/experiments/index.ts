@@ -18,14 +18,15 @@ export const experiments: Record<string, Load> = {
   "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
   edgeqat: () => import("./edgeqat.ts"),
+  encoder: () => import("./encoder.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),
   superflow: () => import("./superflow.ts"),
   "tri-level-evit": () => import("./tri-level-evit.ts"),
 };
 
-/** Experiments that make what others start from; they run only when they are named. */
-export const preparations: readonly string[] = ["base"];
+/** Experiments without a paper's claims: what others start from, or show beside; they run only when they are named. */
+export const preparations: readonly string[] = ["base", "encoder"];
 
 /**
  * Path of an experiment's module: lib/experiments/<name>.ts, or the given path of a module of the
