@@ -149,14 +149,19 @@ test("a product by hand: 2 x 3 by 2 x 3", () => {
   ]);
 });
 
+/** Random shapes per convention; each is multiplied without and with zero points. */
+const ROUNDS = 150;
+
 for (const build of BUILDS) {
-  test(`every format and sign convention equals the reference on ${build}, all codes at their ends too`, () => {
+  const products = 2 * ROUNDS * CONVENTIONS.length;
+  test(`${products} products in every format and sign convention equal the reference on ${build}, all codes at their ends too`, () => {
+    let compared = 0;
     const engine = openIntegerEngine({ build });
     const root = fold(key(7), build);
     const sizes = [0, 1, 2, 3, 4, 5, 7, 8, 9, 13, 16, 17, 31, 33, 64, 65];
     for (const [t, convention] of CONVENTIONS.entries()) {
       const { format, activation, weight } = convention;
-      for (let round = 0; round < 150; round++) {
+      for (let round = 0; round < ROUNDS; round++) {
         const k = fold(fold(root, `${t}`), round);
         const pick = randomInts(fold(k, "sizes"), 5, 0, sizes.length);
         const [M, N, K] = [sizes[pick[0]], sizes[pick[1]], sizes[pick[2]]];
@@ -183,8 +188,11 @@ for (const build of BUILDS) {
           reference(a, b, size, za, zb),
           `${name}, zero points`,
         );
+        compared += 2;
       }
     }
+    assert.is(compared, products);
+    assert.ok(compared >= 5000, "thousands of random shapes");
   });
 
   test(`sums spill in time on ${build}: depths around every limit, all codes at their ends`, () => {

@@ -4,7 +4,8 @@
  * Exports a checkpoint in every type and lets llama.cpp tokenize, compute the logits of a text and
  * continue it greedily. Ours run in F32 on the numbers that the file holds, so that a difference is one
  * of arithmetic: llama.cpp rounds activations to 8 bits where weights are quantized, and to half
- * precision where they are F16; its cache is asked to be F32. Small random models cover grouped heads,
+ * precision where they are F16; its cache is asked to be F32. Tokens and greedy continuations have to be the
+ * same, or the exit code is 1. Small random models cover grouped heads,
  * biases, an untied head and the scalings of rotary positions. The block quantizers are compared with
  * ggml's byte by byte.
  *
@@ -304,7 +305,7 @@ async function check(
   tf.dispose(ours.params);
 
   const losses = [meanLoss(rows, ids), meanLoss(theirs, ids)];
-  const ok = sameIds && difference < TOLERANCE[type] &&
+  const ok = sameIds && common < 0 && difference < TOLERANCE[type] &&
     Math.abs(losses[0] - losses[1]) < LOSS_TOLERANCE;
   console.log(
     [
