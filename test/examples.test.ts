@@ -68,7 +68,7 @@ const config = {
   numKvHeads: 4,
 };
 const fixtures: Scope = {
-  assert: { equal: assert.equal, ok: assert.ok },
+  assert: { equal: assert.equal, is: assert.is, ok: assert.ok },
   tf: tensor.tf,
   config,
   params: llama.initLlama(config, rng.key(5)),
