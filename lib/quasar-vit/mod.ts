@@ -1,0 +1,6 @@
+/** Quasar-ViT: architecture search for vision transformers with row-wise mixed precision on an FPGA. */
+export * from "./engine.ts";
+export * from "./engine-check.ts";
+export * from "./fpga.ts";
+export * from "./packing.ts";
+export * from "./workload.ts";
