@@ -13,6 +13,7 @@ export * as agentDistillation from "./agent-distillation/mod.ts";
 export * as aqfpLca from "./aqfp-lca/mod.ts";
 export * as edgeqat from "./edgeqat/mod.ts";
 export * as fusion from "./fusion/mod.ts";
+export * as quasarVit from "./quasar-vit/mod.ts";
 export * as rora from "./rora/mod.ts";
 export * as superbnn from "./superbnn/mod.ts";
 export * as superflow from "./superflow/mod.ts";

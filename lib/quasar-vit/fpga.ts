@@ -223,10 +223,25 @@ function bufferBlocks(bits: number, portBits: number, blockBits: number) {
   );
 }
 
-/** Bits of the largest input of a product that must stay in block memory. */
-function residentBits(subnet: Subnet, task: Task): number {
+/** Products of one shape, and how often they occur: blocks are mostly alike. */
+type Work = { gemm: Gemm; times: number }[];
+
+function workOf(subnet: Subnet, task: Task): Work {
+  const distinct = new Map<string, Work[number]>();
+  for (const gemm of gemms(subnet, task)) {
+    const { outputs, inputs, tokens, count, operand, ratio8 } = gemm;
+    const id = [outputs, inputs, tokens, count, operand, ratio8].join();
+    const known = distinct.get(id);
+    if (known === undefined) distinct.set(id, { gemm, times: 1 });
+    else known.times++;
+  }
+  return [...distinct.values()];
+}
+
+/** Bits of the largest input of a product: it stays in block memory. */
+function residentBits(work: Work): number {
   return Math.max(
-    ...gemms(subnet, task).map(({ inputs, tokens }) =>
+    ...work.map(({ gemm: { inputs, tokens } }) =>
       inputs * tokens * ACTIVATION_BITS
     ),
   );
@@ -236,6 +251,15 @@ function residentBits(subnet: Subnet, task: Task): number {
 export function resources(
   engine: Engine,
   subnet: Subnet,
+  task: Task,
+  constants: Constants,
+): Resources {
+  return resourcesOf(engine, workOf(subnet, task), task, constants);
+}
+
+function resourcesOf(
+  engine: Engine,
+  work: Work,
   task: Task,
   constants: Constants,
 ): Resources {
@@ -250,7 +274,7 @@ export function resources(
       constants.lutPerDsp3.value * dsp3 + constants.lutPerDsp4.value * dsp4 +
         constants.lutPerAtom.value * lutAtoms,
     ),
-    bram18: bufferBlocks(residentBits(subnet, task) / 2, Tn * a, size) +
+    bram18: bufferBlocks(residentBits(work) / 2, Tn * a, size) +
       bufferBlocks(Tm * Tn * 8, constants.weightPortBits.value, size) +
       bufferBlocks(
         Tm * tokens * accumulatorBits.value,
@@ -330,6 +354,20 @@ export function hostMs(
   return (layerNorm + softmax + gelu) * constants.hostNsPerElement.value * 1e-6;
 }
 
+function cyclesOf(work: Work, engine: Engine, constants: Constants) {
+  const bound = { compute: 0, weights: 0, inputs: 0, outputs: 0 };
+  let cycles = 0;
+  for (const { gemm, times } of work) {
+    const own = gemmCycles(gemm, engine, constants);
+    cycles += times * own.cycles;
+    bound.compute += times * own.compute;
+    bound.weights += times * own.weights;
+    bound.inputs += times * own.inputs;
+    bound.outputs += times * own.outputs;
+  }
+  return { cycles, bound };
+}
+
 /** Latency of one image. */
 export function latency(
   subnet: Subnet,
@@ -338,16 +376,7 @@ export function latency(
   budget: Budget,
   constants: Constants,
 ): Latency {
-  const bound = { compute: 0, weights: 0, inputs: 0, outputs: 0 };
-  let cycles = 0;
-  for (const gemm of gemms(subnet, task)) {
-    const own = gemmCycles(gemm, engine, constants);
-    cycles += own.cycles;
-    bound.compute += own.compute;
-    bound.weights += own.weights;
-    bound.inputs += own.inputs;
-    bound.outputs += own.outputs;
-  }
+  const { cycles, bound } = cyclesOf(workOf(subnet, task), engine, constants);
   const fabricMs = 1e3 * cycles / budget.freqHz;
   const host = hostMs(subnet, task, constants);
   const latencyMs = fabricMs + host;
@@ -384,12 +413,12 @@ const TILE_OUTPUTS = [8, 16, 32, 48, 64, 96, 128, 192, 256, 384];
 const TILE_INPUTS = [8, 16, 32, 48, 64, 96, 128, 192, 256];
 
 /** Engines that a budget holds: the largest array with each tile that fits its block memory. */
-export function candidateEngines(
-  subnet: Subnet,
+function candidateEngines(
+  work: Work,
   task: Task,
   budget: Budget,
   constants: Constants,
-  factor: PackingFactor = 4,
+  factor: PackingFactor,
 ): Engine[] {
   checkBudget(budget);
   const array = largestArray(budget, constants, factor);
@@ -399,7 +428,7 @@ export function candidateEngines(
   return tiles.map((tile) => ({ ...array, ...tile }))
     .filter((engine) =>
       atomsPerCycle(engine) > 0 &&
-      exceeded(resources(engine, subnet, task, constants), budget, constants)
+      exceeded(resourcesOf(engine, work, task, constants), budget, constants)
           .length === 0
     );
 }
@@ -416,11 +445,13 @@ export function fitEngine(
   constants: Constants,
   factor: PackingFactor = 4,
 ): Engine {
-  const candidates = candidateEngines(subnet, task, budget, constants, factor);
+  const work = workOf(subnet, task);
   let best: Engine | undefined;
   let least = Infinity;
-  for (const engine of candidates) {
-    const { cycles } = latency(subnet, task, engine, budget, constants);
+  for (
+    const engine of candidateEngines(work, task, budget, constants, factor)
+  ) {
+    const { cycles } = cyclesOf(work, engine, constants);
     if (cycles < least) [best, least] = [engine, cycles];
   }
   if (best !== undefined) return best;
@@ -429,7 +460,7 @@ export function fitEngine(
     tileOutputs: TILE_OUTPUTS[0],
     tileInputs: TILE_INPUTS[0],
   };
-  const needed = resources(smallest, subnet, task, constants);
+  const needed = resourcesOf(smallest, work, task, constants);
   const lacks = exceeded(needed, budget, constants);
   throw new RangeError(
     `Cannot fit an engine as the budget must hold its smallest tile (${smallest.tileOutputs} x ${smallest.tileInputs}) and one product: ${
