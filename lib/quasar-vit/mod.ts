@@ -7,4 +7,5 @@ export * from "./packing.ts";
 export * from "./rows.ts";
 export * from "./search.ts";
 export * from "./space.ts";
+export * from "./supernet.ts";
 export * from "./workload.ts";
