@@ -1,4 +1,5 @@
 /** Quasar-ViT: architecture search for vision transformers with row-wise mixed precision on an FPGA. */
+export * from "./cpu.ts";
 export * from "./engine.ts";
 export * from "./engine-check.ts";
 export * from "./entangle.ts";

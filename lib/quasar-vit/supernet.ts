@@ -24,6 +24,7 @@ import {
   type Tensor,
   tf,
   valueAndGrads,
+  type Variable,
 } from "../core/tensor.ts";
 import {
   initVit,
@@ -409,4 +410,42 @@ export function subnetAccuracy(
     if (best === data.labels[i]) right++;
   }
   return right / data.count;
+}
+
+/** All masters as float32 numbers, in the order of their names. */
+export function mastersBytes({ masters }: Supernet): Uint8Array {
+  const leaves = Object.values(flatten(masters as unknown as ParamTree));
+  const all = new Float32Array(leaves.reduce((n, { size }) => n + size, 0));
+  let at = 0;
+  for (const leaf of leaves) {
+    all.set(leaf.dataSync(), at);
+    at += leaf.size;
+  }
+  return new Uint8Array(all.buffer);
+}
+
+/**
+ * Fills masters with what `mastersBytes` gave of a supernet of the same shape.
+ *
+ * @throws {RangeError} if there are more or fewer numbers
+ */
+export function readMasters(supernet: Supernet, bytes: Uint8Array): Supernet {
+  const leaves = Object.values(
+    flatten(supernet.masters as unknown as ParamTree),
+  );
+  const size = leaves.reduce((n, leaf) => n + leaf.size, 0);
+  if (bytes.length !== 4 * size) {
+    throw new RangeError(
+      `Cannot read masters as there must be ${4 * size} bytes: ${bytes.length}`,
+    );
+  }
+  const all = new Float32Array(bytes.slice().buffer);
+  let at = 0;
+  for (const leaf of leaves) {
+    const part = tf.tensor(all.slice(at, at + leaf.size), leaf.shape);
+    (leaf as Variable).assign(part);
+    part.dispose();
+    at += leaf.size;
+  }
+  return supernet;
 }

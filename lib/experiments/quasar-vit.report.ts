@@ -1,0 +1,365 @@
+/** What the Quasar-ViT runs say: claims, tables and figures. Reads summaries, computes no runs. */
+import { barFigure, lineFigure, scatterFigure } from "../core/figure.ts";
+import {
+  type ArmSummary,
+  type FigureSpec,
+  findArm,
+  type Measurement,
+  type ResultTable,
+} from "../core/runs.ts";
+import { mean, pairedDifference } from "../core/stats.ts";
+
+const RESOURCES: Record<string, string> = {
+  dsp: "DSP",
+  lut: "LUT",
+  bram: "block memory",
+};
+const SIZES = ["large", "middle", "small"];
+const POLICIES = ["row-wise", "layer-wise", "uniform"];
+const POINTS = [
+  { fps: 101.5, top1: 80.4 },
+  { fps: 159.6, top1: 78.6 },
+  { fps: 251.6, top1: 74.9 },
+];
+
+/** Values per seed of a metric, or of the mean of several. */
+function valuesOf(arm: ArmSummary, names: string[]): number[] {
+  return arm.seeds.map((_, s) =>
+    mean(names.map((name) => arm.metrics[name].values[s]))
+  );
+}
+
+function difference(
+  arm: ArmSummary,
+  ours: string[],
+  theirs: string[],
+): Measurement {
+  return {
+    ...pairedDifference(valuesOf(arm, ours), valuesOf(arm, theirs)),
+    unit: "points",
+  };
+}
+
+const shares = (search: ArmSummary) => search.config.bitOps as number[];
+const at = (arm: ArmSummary, name: string) => arm.metrics[name].mean;
+const two = (x: number) => Number(x.toFixed(2));
+const names = (search: ArmSummary, policy: string, what: string) =>
+  shares(search).map((share) => `${policy} ${share} ${what}`);
+
+/** What each claim measures. */
+export function measure(arms: ArmSummary[]): Record<string, Measurement> {
+  const scaled = findArm(arms, "scaled");
+  const unscaled = findArm(arms, "unscaled");
+  const alone = findArm(arms, "alone");
+  const search = findArm(arms, "search");
+  const policy = (better: string, worse: string): Measurement => ({
+    ...difference(
+      search,
+      names(search, better, "test"),
+      names(search, worse, "test"),
+    ),
+    note: `${
+      shares(search).length
+    } limits of bit operations, the same number of evaluations; ${better} ${
+      mean(valuesOf(search, names(search, better, "test"))).toFixed(2)
+    } %, ${worse} ${
+      mean(valuesOf(search, names(search, worse, "test"))).toFixed(2)
+    } %`,
+  });
+  return {
+    "quasar-vit-scaling": {
+      ...pairedDifference(
+        scaled.metrics.accuracy.values,
+        unscaled.metrics.accuracy.values,
+      ),
+      unit: "points",
+      note: `${scaled.config.sampled} random sub-networks, inherited: ${
+        at(scaled, "accuracy").toFixed(2)
+      } % with, ${at(unscaled, "accuracy").toFixed(2)} % without`,
+    },
+    "quasar-vit-inherited": {
+      ...difference(
+        alone,
+        SIZES.map((size) => `${size}Inherited`),
+        SIZES.map((size) => `${size}Alone`),
+      ),
+      note: SIZES.map((size) =>
+        `${size}: inherited ${
+          at(alone, `${size}Inherited`).toFixed(1)
+        } %, alone ${at(alone, `${size}Alone`).toFixed(1)} %`
+      ).join("; "),
+    },
+    "quasar-vit-rows": policy("row-wise", "layer-wise"),
+    "quasar-vit-layers": policy("layer-wise", "uniform"),
+    "quasar-vit-search": {
+      ...difference(search, ["evolutionScore"], ["randomScore"]),
+      note:
+        `${search.config.evaluations} evaluations each; on test images evolution ${
+          at(search, "evolutionTest").toFixed(2)
+        } %, random ${at(search, "randomTest").toFixed(2)} %`,
+    },
+  };
+}
+
+/** Spearman's rank correlation. */
+export function rankCorrelation(a: number[], b: number[]): number {
+  const ranks = (xs: number[]) => {
+    const order = xs.map((_, i) => i).sort((i, j) => xs[i] - xs[j]);
+    const out = new Array<number>(xs.length);
+    order.forEach((i, rank) => out[i] = rank);
+    return out;
+  };
+  const [x, y] = [ranks(a), ranks(b)];
+  const n = a.length;
+  const d = x.reduce((sum, r, i) => sum + (r - y[i]) ** 2, 0);
+  return 1 - 6 * d / (n * (n * n - 1));
+}
+
+const cpuTimes = (pareto: ArmSummary) =>
+  pareto.series.modelMs.mean.map((_, i) => pareto.timings[`cpuMs ${i}`].mean);
+
+export function tables(arms: ArmSummary[]): ResultTable[] {
+  const search = findArm(arms, "search");
+  const pareto = findArm(arms, "pareto");
+  const alone = findArm(arms, "alone");
+  const fpga = findArm(arms, "fpga");
+  const s = pareto.series;
+  const n = search.seeds.length;
+  return [
+    {
+      id: "quasar-vit-found",
+      title: "Found for three speeds",
+      caption:
+        `Seed 1, on 1 / ${pareto.config.boardShare} of the board; speeds are the model's, accuracy is of test images.`,
+      columns: [
+        "speed asked (FPS)",
+        "model's speed (FPS)",
+        "width",
+        "depth",
+        "mean share of 8-bit rows",
+        "MACs (M)",
+        "bit operations (G)",
+        "inherited (%)",
+        "retrained (%)",
+      ],
+      rows: s.foundTarget.mean.map((target, i) => [
+        target,
+        Math.round(s.foundFps.mean[i]),
+        s.foundDim.mean[i],
+        s.foundDepth.mean[i],
+        two(s.foundRatio8.mean[i]),
+        two(s.foundMmacs.mean[i]),
+        two(s.foundBitOps.mean[i]),
+        two(s.foundInherited.mean[i]),
+        two(s.foundRetrained.mean[i]),
+      ]),
+    },
+    {
+      id: "quasar-vit-precision",
+      title: "Where precision may differ, at equal bit operations",
+      caption:
+        `Best of a search of ${search.config.evaluations} evaluations under each limit, weights inherited; mean of ${n} supernets. The limit is a share of the largest sub-network's bit operations.`,
+      columns: [
+        "limit (share)",
+        "precision",
+        "validation accuracy (%)",
+        "test accuracy (%)",
+        "bit operations used (share)",
+      ],
+      rows: shares(search).flatMap((share) =>
+        POLICIES.map((policy) => [
+          share,
+          policy,
+          two(at(search, `${policy} ${share} score`)),
+          two(at(search, `${policy} ${share} test`)),
+          two(at(search, `${policy} ${share} bits`)),
+        ])
+      ),
+    },
+    {
+      id: "quasar-vit-alone",
+      title: "Inherited and trained alone",
+      caption:
+        `As many steps for each network trained alone as for the whole supernet; mean of ${n} seeds.`,
+      columns: ["sub-network", "inherited (%)", "alone (%)"],
+      rows: SIZES.map((size) => [
+        size,
+        two(at(alone, `${size}Inherited`)),
+        two(at(alone, `${size}Alone`)),
+      ]),
+    },
+    {
+      id: "quasar-vit-cpu",
+      title: "Time on this processor beside the model of the FPGA",
+      caption:
+        `Products of random sub-networks with the integer kernels, one thread, one image; rank correlation ${
+          rankCorrelation(cpuTimes(pareto), s.modelMs.mean).toFixed(2)
+        }. Another machine than the modelled one: only the order can agree.`,
+      columns: ["MACs (M)", "this processor (ms)", "FPGA model (ms)"],
+      rows: cpuTimes(pareto).map((ms, i) => [
+        two(s.cpuMmacs.mean[i]),
+        Number(ms.toFixed(3)),
+        Number(s.modelMs.mean[i].toFixed(3)),
+      ]),
+    },
+    {
+      id: "quasar-vit-deit",
+      title: "DeiT on the ZCU102, by the model",
+      caption:
+        "Two constants are calibrated on published speeds of DeiT-B (10.0 and 56.8 FPS), so DeiT-B with 4-bit rows is no prediction.",
+      columns: [
+        "model",
+        "MACs (G)",
+        "4-bit rows (FPS)",
+        "half of the rows 8-bit (FPS)",
+        "8-bit rows (FPS)",
+      ],
+      rows: ["tiny", "small", "base"].map((size) => [
+        `DeiT-${size}`,
+        two(at(fpga, `gmacs ${size}`)),
+        ...[0, 0.5, 1].map((r) =>
+          Number(at(fpga, `fps ${size} ${r}`).toFixed(1))
+        ),
+      ]),
+    },
+    {
+      id: "quasar-vit-envelope",
+      title: "What could run at the paper's three speeds",
+      caption:
+        "The shapes of the paper's sub-networks were not read: these are the largest models that the board can run so fast, not theirs.",
+      columns: [
+        "speed (FPS)",
+        "paper's top-1 (%)",
+        "four products a block, nothing lost (G MACs)",
+        "three products (G MACs)",
+        "Auto-ViT-Acc's rate (G MACs)",
+        "largest DeiT of the model, 4-bit rows (G MACs)",
+      ],
+      rows: POINTS.map(({ fps, top1 }) => [
+        fps,
+        top1,
+        ...["peakGmacs", "factor3Gmacs", "sustainedGmacs", "modelGmacs"].map((
+          name,
+        ) => two(at(fpga, `${name} ${fps}`))),
+      ]),
+    },
+  ];
+}
+
+export function figures(arms: ArmSummary[]): FigureSpec[] {
+  const search = findArm(arms, "search");
+  const pareto = findArm(arms, "pareto");
+  const fpga = findArm(arms, "fpga");
+  const s = pareto.series;
+  const label = (fps: number) => `searched at ${fps} FPS and more`;
+  const peak = at(pareto, "peakMacsPerCycle");
+  const port = at(pareto, "portBytesPerCycle");
+  const intensities = [0.25, 0.5, 1, peak / port, 8, 16, 32, 64]
+    .sort((a, b) => a - b);
+  return [
+    scatterFigure([
+      ...s.fps.mean.map((fps, i) => ({
+        fps,
+        accuracy: s.score.mean[i],
+        series: label(s.target.mean[i]),
+      })),
+      ...s.foundFps.mean.map((fps, i) => ({
+        fps,
+        accuracy: s.foundRetrained.mean[i],
+        series: "found and retrained, test images",
+      })),
+    ], {
+      id: "quasar-vit-pareto",
+      title: "Accuracy against speed: every sub-network evaluated",
+      caption:
+        `Inherited weights on validation images, seed 1; speeds of the FPGA model on 1 / ${pareto.config.boardShare} of a ZCU102.`,
+      x: "fps",
+      y: "accuracy",
+      series: "series",
+      order: s.foundTarget.mean.map(label),
+      xAxis: { title: "modelled speed", unit: "FPS", scale: "log" },
+      yAxis: { title: "accuracy", unit: "%" },
+    }),
+    lineFigure(
+      ["evolution", "random"].flatMap((name) =>
+        search.series[`${name}Best`].mean.map((best, i) => ({
+          evaluations: i + 1,
+          best,
+          search: name,
+        }))
+      ),
+      {
+        id: "quasar-vit-search",
+        title: "The best so far under a limit of speed",
+        caption:
+          `Mean of ${search.seeds.length} supernets; validation images, inherited weights.`,
+        x: "evaluations",
+        y: "best",
+        series: "search",
+        marks: { evolution: "line", random: "line" },
+        xAxis: { title: "evaluations" },
+        yAxis: { title: "best accuracy so far", unit: "%" },
+      },
+    ),
+    barFigure(
+      ["tiny", "small", "base"].flatMap((size) =>
+        Object.keys(RESOURCES).map((kind) => ({
+          model: `DeiT-${size}`,
+          resource: RESOURCES[kind],
+          share: 100 * at(fpga, `${kind} ${size} 0.5`),
+        }))
+      ),
+      {
+        id: "quasar-vit-resources",
+        title: "What the engine takes of the ZCU102",
+        caption:
+          "The fastest engine for each DeiT with half of its rows in 8 bits, by the model; 80 % of the LUTs count as usable.",
+        x: "model",
+        y: "share",
+        series: "resource",
+        xAxis: { title: "model" },
+        yAxis: { title: "share of the board", unit: "%" },
+      },
+    ),
+    lineFigure([
+      ...intensities.map((x) => ({
+        intensity: x,
+        rate: Math.min(peak, x * port),
+        series: "roof",
+      })),
+      ...s.foundMacsPerCycle.mean.map((rate, i) => ({
+        intensity: s.foundMacsPerWeightByte.mean[i],
+        rate,
+        series: "found sub-networks",
+      })),
+    ], {
+      id: "quasar-vit-roofline",
+      title: "Roofline of the engine",
+      caption:
+        "Slope: bytes of weights that the port brings per cycle. Flat: products of 4-bit rows per cycle. Rows of 8 bits and products of two activations take two each, so sub-networks stay below.",
+      x: "intensity",
+      y: "rate",
+      series: "series",
+      marks: { roof: "line", "found sub-networks": "points" },
+      xAxis: {
+        title: "products per byte of weights",
+        unit: "MAC/B",
+        scale: "log",
+      },
+      yAxis: { title: "rate", unit: "MAC/cycle", scale: "log" },
+    }),
+    scatterFigure(
+      cpuTimes(pareto).map((ms, i) => ({ cpu: ms, model: s.modelMs.mean[i] })),
+      {
+        id: "quasar-vit-cpu",
+        title: "Measured here and modelled there",
+        caption:
+          "Random sub-networks: products on this processor's integer kernels against the whole latency of the FPGA model.",
+        x: "model",
+        y: "cpu",
+        xAxis: { title: "FPGA model", unit: "ms" },
+        yAxis: { title: "this processor", unit: "ms" },
+      },
+    ),
+  ];
+}
