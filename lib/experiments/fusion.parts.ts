@@ -36,12 +36,14 @@ export function unpackParams(bytes: Uint8Array): LlamaParams {
 
 /** A source's predictions as a safetensors file; ids and losses as 32-bit numbers. */
 export function packCache(cache: SourceCache): Uint8Array {
-  const { name, positions: T, vocabSize, kept: C, loss } = cache;
+  const { name, positions: T, vocabSize, kept: C, loss, entropy, peak } = cache;
   const N = loss.length;
   return writeSafetensors({
     ids: { dtype: "I32", shape: [N, T, C], data: Int32Array.from(cache.ids) },
     probs: { dtype: "F32", shape: [N, T, C], data: cache.probs },
     gold: { dtype: "F32", shape: [N, T], data: cache.gold },
+    entropy: { dtype: "F32", shape: [N, T], data: entropy },
+    peak: { dtype: "F32", shape: [N, T], data: peak },
     loss: { dtype: "F32", shape: [N], data: Float32Array.from(loss) },
   }, { name, vocabSize: `${vocabSize}` });
 }
@@ -49,7 +51,7 @@ export function packCache(cache: SourceCache): Uint8Array {
 /** The inverse of `packCache`. */
 export function unpackCache(bytes: Uint8Array): SourceCache {
   const { metadata } = readSafetensorsHeader(bytes);
-  const { ids, probs, gold, loss } = readSafetensors(bytes);
+  const { ids, probs, gold, entropy, peak, loss } = readSafetensors(bytes);
   const [, positions, kept] = ids.shape;
   return {
     name: metadata.name,
@@ -59,6 +61,8 @@ export function unpackCache(bytes: Uint8Array): SourceCache {
     ids: Uint16Array.from(ids.data as Int32Array),
     probs: probs.data as Float32Array,
     gold: gold.data as Float32Array,
+    entropy: entropy.data as Float32Array,
+    peak: peak.data as Float32Array,
     loss: Float64Array.from(loss.data as Float32Array),
   };
 }
@@ -74,10 +78,15 @@ export function ensembleLoss(
 ): { loss: number; tokens: number } {
   let sum = 0;
   let tokens = 0;
-  for (const row of windows) {
-    const T = row.length - 1;
-    const probs = tf.tidy(() => {
-      const inputs = tf.tensor2d(row.slice(0, T), [1, T], "int32");
+  const T = windows[0].length - 1;
+  for (let start = 0; start < windows.length; start += 32) {
+    const rows = windows.slice(start, start + 32);
+    const result = tf.tidy(() => {
+      const inputs = tf.tensor2d(
+        rows.flatMap((row) => Array.from(row.subarray(0, T))),
+        [rows.length, T],
+        "int32",
+      );
       const each = models.map(({ params, config }) => {
         const logits = forward(params, config, inputs);
         return kind === "logits" ? logits : tf.softmax(logits);
@@ -86,13 +95,17 @@ export function ensembleLoss(
         each.reduce((a: Tensor, b) => tf.add(a, b)),
         models.length,
       );
-      return (kind === "logits" ? tf.softmax(mean) : mean).dataSync();
-    }); // [1, T, V]
-    const V = probs.length / T;
-    for (let t = 0; t < T; t++) {
-      sum -= Math.log(probs[t * V + row[t + 1]]);
-      tokens++;
-    }
+      return kind === "logits" ? tf.softmax(mean) : mean;
+    }); // [B, T, V]
+    const probs = result.dataSync();
+    result.dispose();
+    const V = probs.length / T / rows.length;
+    rows.forEach((row, b) => {
+      for (let t = 0; t < T; t++) {
+        sum -= Math.log(probs[(b * T + t) * V + row[t + 1]]);
+        tokens++;
+      }
+    });
   }
   return { loss: sum / tokens, tokens };
 }

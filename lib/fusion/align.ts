@@ -10,6 +10,9 @@
  * match; readers of FuseLLM asked about this (18907305772/FuseAI issues 27 and 28).
  */
 
+import type { Tokenizer } from "../core/tokenizer.ts";
+import { cacheSource, type Model, type SourceCache } from "./sources.ts";
+
 /** Levenshtein distance of two strings, in characters. */
 export function editDistance(a: string, b: string): number {
   let before = Array.from({ length: b.length + 1 }, (_, j) => j);
@@ -158,4 +161,124 @@ export function alignPredictions(
     };
   });
   return { predictions, alignedRatio: aligned / target.tokens.length };
+}
+
+/** The bytes of each id, one character a byte: text that is cut inside a character stays what it is. */
+const pieces = (tokenizer: Tokenizer, ids: ArrayLike<number>) =>
+  Array.from(ids, (id) => String.fromCharCode(...tokenizer.decodeBytes([id])));
+
+/**
+ * Asks a source with another tokenizer about the target's texts.
+ *
+ * The source reads each text in its own tokens; its predictions are carried to the target's positions.
+ * A position that is not matched predicts the true next token, as in FuseLLM. The loss of a text is that of
+ * the source in its own tokens, over the number of the target's, so that sources compare.
+ *
+ * @param windows N rows of T + 1 ids of the target.
+ * @returns Also the share of positions whose prediction is the source's.
+ * @throws {RangeError} If a text has more tokens than the source's context.
+ */
+export function cacheAligned(
+  name: string,
+  model: Model,
+  tokenizers: { source: Tokenizer; target: Tokenizer },
+  windows: readonly Int32Array[],
+): { cache: SourceCache; alignedRatio: number } {
+  const { source, target } = tokenizers;
+  const all = (tokenizer: Tokenizer) =>
+    pieces(tokenizer, Array.from({ length: tokenizer.vocabSize }, (_, i) => i));
+  const map = vocabularyMap(all(source), all(target));
+  const caches: SourceCache[] = [];
+  let aligned = 0;
+  for (const window of windows) {
+    const own = source.encode(target.decode(window));
+    const read = cacheSource(name, model, [own]);
+    const C = read.kept;
+    const [labels, T] = [window.subarray(1), window.length - 1];
+    const { predictions, alignedRatio } = alignPredictions(
+      {
+        tokens: pieces(source, own.subarray(0, -1)),
+        predictions: Array.from({ length: read.positions }, (_, t) => ({
+          ids: Array.from(read.ids.subarray(t * C, (t + 1) * C)),
+          probs: Array.from(read.probs.subarray(t * C, (t + 1) * C)),
+        })),
+      },
+      { tokens: pieces(target, window.subarray(0, T)), own: labels },
+      map,
+    );
+    aligned += alignedRatio;
+    caches.push(
+      fromPredictions(
+        predictions,
+        labels,
+        read.loss[0] * read.positions / T,
+        C,
+      ),
+    );
+  }
+  return {
+    cache: {
+      ...joinCaches(caches),
+      name,
+      vocabSize: target.vocabSize,
+    },
+    alignedRatio: aligned / windows.length,
+  };
+}
+
+/** A cache of one text from distributions over few tokens; entropies are those of what was kept. */
+function fromPredictions(
+  predictions: Kept[],
+  labels: Int32Array,
+  loss: number,
+  C: number,
+): SourceCache {
+  const T = predictions.length;
+  const cache: SourceCache = {
+    name: "",
+    positions: T,
+    vocabSize: 0,
+    kept: C,
+    ids: new Uint16Array(T * C),
+    probs: new Float32Array(T * C),
+    gold: new Float32Array(T),
+    entropy: new Float32Array(T),
+    peak: new Float32Array(T),
+    loss: Float64Array.of(loss),
+  };
+  predictions.forEach(({ ids, probs }, t) => {
+    cache.ids.set(ids, t * C);
+    cache.probs.set(probs, t * C);
+    cache.gold[t] = probs[ids.indexOf(labels[t])] ?? 0;
+    cache.entropy[t] = probs.reduce(
+      (sum, p) => p > 0 ? sum - p * Math.log(p) : sum,
+      0,
+    );
+    cache.peak[t] = Math.max(...probs);
+  });
+  return cache;
+}
+
+function joinCaches(caches: SourceCache[]): SourceCache {
+  const joined = <A extends Uint16Array | Float32Array | Float64Array>(
+    parts: A[],
+  ): A => {
+    const size = parts.reduce((sum, { length }) => sum + length, 0);
+    const out = new (parts[0].constructor as new (size: number) => A)(size);
+    let at = 0;
+    for (const part of parts) {
+      out.set(part, at);
+      at += part.length;
+    }
+    return out;
+  };
+  return {
+    ...caches[0],
+    ids: joined(caches.map(({ ids }) => ids)),
+    probs: joined(caches.map(({ probs }) => probs)),
+    gold: joined(caches.map(({ gold }) => gold)),
+    entropy: joined(caches.map(({ entropy }) => entropy)),
+    peak: joined(caches.map(({ peak }) => peak)),
+    loss: joined(caches.map(({ loss }) => loss)),
+  };
 }

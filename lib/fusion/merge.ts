@@ -145,3 +145,17 @@ export function mergeSlerp(
     return Float32Array.from(a, (x, i) => left * x + right * b[i]);
   });
 }
+
+/**
+ * SLERP of any number of models: each next one is joined at 1 / (models so far) of the arc, so that all
+ * count alike. The result depends on the order where the models are not on one arc.
+ */
+export function mergeSlerpAll(models: readonly LlamaParams[]): LlamaParams {
+  let merged = mergeLinear(models.slice(0, 1));
+  for (let k = 1; k < models.length; k++) {
+    const next = mergeSlerp(merged, models[k], { t: 1 / (k + 1) });
+    tf.dispose(flatten(merged));
+    merged = next;
+  }
+  return merged;
+}

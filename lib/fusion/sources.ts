@@ -25,6 +25,10 @@ export interface SourceCache {
   probs: Float32Array;
   /** [N, T]; probability of the true next token in the full distribution. */
   gold: Float32Array;
+  /** [N, T]; entropy of the full distribution in nats. */
+  entropy: Float32Array;
+  /** [N, T]; probability of the most likely token in the full distribution. */
+  peak: Float32Array;
   /** [N]; mean cross-entropy of each text in nats, from the full distribution. */
   loss: Float64Array;
 }
@@ -36,8 +40,10 @@ export interface Model {
 }
 
 /** Bytes of a cache: what keeping it on disk would cost. */
-export function cacheBytes({ ids, probs, gold, loss }: SourceCache): number {
-  return ids.byteLength + probs.byteLength + gold.byteLength + loss.byteLength;
+export function cacheBytes(cache: SourceCache): number {
+  const { ids, probs, gold, entropy, peak, loss } = cache;
+  return [ids, probs, gold, entropy, peak, loss]
+    .reduce((sum, { byteLength }) => sum + byteLength, 0);
 }
 
 /** Ids of the largest values, largest first; the lowest id among equals. */
@@ -90,6 +96,8 @@ export function cacheSource(
     ids: new Uint16Array(N * T * C),
     probs: new Float32Array(N * T * C),
     gold: new Float32Array(N * T),
+    entropy: new Float32Array(N * T),
+    peak: new Float32Array(N * T),
     loss: new Float64Array(N),
   };
   for (let start = 0; start < N; start += batch) {
@@ -101,10 +109,11 @@ export function cacheSource(
         `Cannot ask source "${name}" as it must share the target's vocabulary: id ${wrong}, its vocabulary ${V}; align the tokens (align.ts)`,
       );
     }
-    const logits = tf.tidy(() =>
+    const predicted = tf.tidy(() =>
       forward(params, config, tf.tensor2d(inputs, [rows.length, T], "int32"))
-        .dataSync()
     ); // [B, T, V]
+    const logits = predicted.dataSync();
+    predicted.dispose();
     rows.forEach((row, b) => {
       for (let t = 0; t < T; t++) {
         const at = (b * T + t) * V;
@@ -113,9 +122,16 @@ export function cacheSource(
         const ids = largest(own, C);
         const peak = own[ids[0]];
         let all = 0;
-        for (let v = 0; v < V; v++) all += Math.exp(own[v] - peak);
+        let moment = 0; // sum of exp(z) z, z = logit - peak
+        for (let v = 0; v < V; v++) {
+          const weight = Math.exp(own[v] - peak);
+          all += weight;
+          moment += weight * (own[v] - peak);
+        }
         const logGold = own[row[t + 1]] - peak - Math.log(all);
         cache.gold[place] = Math.exp(logGold);
+        cache.entropy[place] = Math.log(all) - moment / all;
+        cache.peak[place] = 1 / all;
         cache.loss[start + b] -= logGold / T;
         const weights = ids.map((id) =>
           Math.exp((own[id] - peak) / temperature)
@@ -166,7 +182,7 @@ export function checkCaches(
  *   F[t] = sum over k of w_k P_k[t]
  *
  * @param rows Numbers of the texts.
- * @param weights [B][K]; rows that sum to 1.
+ * @param weights [B][K], or [B T][K] for weights of each position; rows that sum to 1.
  */
 export function fusedDistribution(
   caches: readonly SourceCache[],
@@ -175,11 +191,12 @@ export function fusedDistribution(
 ): Tensor {
   const { positions: T, vocabSize: V } = caches[0];
   const out = new Float32Array(rows.length * T * V);
+  const each = weights.length === rows.length ? 0 : 1;
   rows.forEach((row, b) => {
     caches.forEach(({ ids, probs, kept: C }, k) => {
-      const w = weights[b][k];
-      if (w === 0) return;
       for (let t = 0; t < T; t++) {
+        const w = weights[each ? b * T + t : b][k];
+        if (w === 0) continue;
         const from = (row * T + t) * C;
         const to = (b * T + t) * V;
         for (let c = 0; c < C; c++) {
@@ -191,9 +208,12 @@ export function fusedDistribution(
   return tf.tensor2d(out, [rows.length * T, V]);
 }
 
+/** Whether sources are weighted for a text as a whole or at each position (FuseLLM's metric_level). */
+export type Level = "sequence" | "token";
+
 /**
  * Mean cross-entropy of each source's distribution against the target's, [B][K]; the gradient of the
- * fusion loss with respect to w_k, because L_fuse is linear in w.
+ * fusion loss with respect to w_k, because L_fuse is linear in w. At level "token" of each position, [B T][K].
  *
  *   CE(P_k, Q) = -1/T sum over t, v of P_k[t, v] log Q[t, v]
  *
@@ -203,11 +223,14 @@ export function sourceDivergences(
   caches: readonly SourceCache[],
   rows: readonly number[],
   logits: ArrayLike<number>,
+  level: Level = "sequence",
 ): number[][] {
   const { positions: T, vocabSize: V } = caches[0];
-  return rows.map((row, b) => {
-    const sums = caches.map(() => 0);
+  const size = level === "token" ? 1 : T;
+  return rows.flatMap((row, b) => {
+    const units = Array.from({ length: T / size }, () => caches.map(() => 0));
     for (let t = 0; t < T; t++) {
+      const sums = units[Math.floor(t / size)];
       const at = (b * T + t) * V;
       let peak = -Infinity;
       for (let v = 0; v < V; v++) peak = Math.max(peak, logits[at + v]);
@@ -217,10 +240,11 @@ export function sourceDivergences(
       caches.forEach(({ ids, probs, kept: C }, k) => {
         const from = (row * T + t) * C;
         for (let c = 0; c < C; c++) {
-          sums[k] -= probs[from + c] * (logits[at + ids[from + c]] - norm) / T;
+          sums[k] -= probs[from + c] *
+            (logits[at + ids[from + c]] - norm) / size;
         }
       });
     }
-    return sums;
+    return units;
   });
 }

@@ -26,6 +26,7 @@ import type { Rule } from "./rules.ts";
 import {
   checkCaches,
   fusedDistribution,
+  type Level,
   type Model,
   type SourceCache,
   sourceDivergences,
@@ -35,8 +36,12 @@ import {
 export interface GateOptions {
   /** "total": the paper's loss. "gold": -log F[true token], blind to the student (ours). */
   objective?: "total" | "gold";
-  /** r = exp(-CE) as released, or standardised within the text (ours). */
-  features?: "invppl" | "standardised";
+  /**
+   * r = exp(-CE) as released, or standardised within the text (ours), or what the distributions say: cross-entropy,
+   * entropy, largest probability and agreement with the true token (assumed; a digest of the paper says
+   * that scores come from distributions).
+   */
+  features?: "invppl" | "standardised" | "distributions";
   /** Default `thresholdFor(K)`. */
   tau?: number;
   /** Weight of the feedback loss, default 0.5. */
@@ -49,9 +54,9 @@ export interface GateOptions {
 /** How the sources of each text are weighted. */
 export type Selection =
   | { kind: "none" }
-  | { kind: "rule"; rule: Rule }
+  | { kind: "rule"; rule: Rule; level?: Level }
   | { kind: "random"; tau?: number }
-  | { kind: "gate"; gate?: GateOptions };
+  | { kind: "gate"; gate?: GateOptions; level?: Level };
 
 export interface FuseOptions {
   /** Weight of the true tokens, default 0.9. */
@@ -75,6 +80,8 @@ export interface FuseReport {
   cv2: number[];
   /** Mean number of sources used for a text, per step. */
   selected: number[];
+  /** The last weights of each text, [N][K]; empty where it never was in a batch. */
+  lastWeights: number[][];
   /** cos(grad L_fuse, grad L_lm) where it was measured. */
   cosines: number[];
 }
@@ -104,7 +111,8 @@ export function gradientCosine(
  *   total: share/B sum of w_bk CE(P_k, Q) + feedback L_feed
  *   gold:  -1/(B T) sum of log(sum over k of w_bk P_k[true token] + 1e-8) + feedback L_feed
  *
- * @param evidence [B, K] divergences for "total", [B, T, K] probabilities of the true token for "gold".
+ * @param evidence [B, K] divergences for "total", [B, T, K] probabilities of the true token for "gold"
+ *   (T = 1 where each position is weighted).
  */
 export function gateLoss(
   weights: Tensor,
@@ -132,6 +140,28 @@ export function gateLoss(
   return tf.add(main, tf.mul(feedbackLoss(weights), feedback)) as Scalar;
 }
 
+/** A text, or one position of it, among the places [N T] of a cache. */
+interface Unit {
+  row: number;
+  start: number;
+  size: number;
+}
+
+/** Mean cross-entropy and entropy (nats), largest probability, share of true tokens that come first. */
+function distributionFeatures(
+  { gold, entropy, peak }: SourceCache,
+  { start, size }: Unit,
+): number[] {
+  const sums = [0, 0, 0, 0];
+  for (let at = start; at < start + size; at++) {
+    sums[0] -= Math.log(gold[at] + 1e-8);
+    sums[1] += entropy[at];
+    sums[2] += peak[at];
+    sums[3] += gold[at] >= peak[at] ? 1 : 0;
+  }
+  return sums.map((sum) => sum / size);
+}
+
 /** Chooses weights for a batch and learns from what came of them. */
 interface Selector {
   weights(rows: number[], step: number): number[][];
@@ -146,13 +176,31 @@ function selectorOf(
   key: Key,
 ): Selector {
   const K = caches.length;
-  const lossesOf = (row: number) => caches.map(({ loss }) => loss[row]);
-  const rewards = (row: number) => lossesOf(row).map((loss) => Math.exp(-loss));
+  const T = caches[0].positions;
+  const level = selection.kind === "random"
+    ? "sequence"
+    : selection.level ?? "sequence";
+  /** What is weighted: [first place, number of places] of each text or of each position. */
+  const units = (rows: number[]): Unit[] =>
+    level === "sequence"
+      ? rows.map((row) => ({ row, start: row * T, size: T }))
+      : rows.flatMap((row) =>
+        Array.from({ length: T }, (_, t) => ({
+          row,
+          start: row * T + t,
+          size: 1,
+        }))
+      );
+  const lossesOf = ({ row, start, size }: Unit) =>
+    caches.map(({ loss, gold }) =>
+      size === 1 ? -Math.log(gold[start] + 1e-8) : loss[row]
+    );
+  const rewards = (unit: Unit) => lossesOf(unit).map((loss) => Math.exp(-loss));
   const still = { learn() {}, dispose() {} };
   if (selection.kind === "rule") {
     const { rule } = selection;
     return {
-      weights: (rows) => rows.map((row) => rule(lossesOf(row))),
+      weights: (rows) => units(rows).map((unit) => rule(lossesOf(unit))),
       ...still,
     };
   }
@@ -160,7 +208,7 @@ function selectorOf(
     const { tau = thresholdFor(K) } = selection;
     return {
       weights: (rows, step) =>
-        randomWeights(rows.map(rewards), K, tau, fold(key, step)),
+        randomWeights(units(rows).map(rewards), K, tau, fold(key, step)),
       ...still,
     };
   }
@@ -172,39 +220,45 @@ function selectorOf(
     dropped = "straight-through",
     learningRate = GATE_LEARNING_RATE,
   } = selection.gate ?? {};
-  const gate = initGate(K, K, key);
+  const E = features === "distributions" ? 4 * K : K;
+  const gate = initGate(K, E, key);
   const optimizer = adamW({ learningRate, weightDecay: 0 });
-  const inputs = (rows: number[]) =>
-    tf.tensor2d(
-      rows.map((row) =>
-        features === "invppl" ? rewards(row) : standardise(rewards(row))
-      ),
-      [rows.length, K],
-    );
+  const featuresOf = (unit: Unit) => {
+    if (features === "distributions") {
+      return caches.flatMap((cache) => distributionFeatures(cache, unit));
+    }
+    const own = rewards(unit);
+    return features === "invppl" ? own : standardise(own);
+  };
+  const inputs = (all: Unit[]) =>
+    tf.tensor2d(all.map(featuresOf), [all.length, E]);
   return {
     weights(rows) {
-      const p = tf.tidy(() => gateScores(gate, inputs(rows)).dataSync());
-      return rows.map((_, b) =>
+      const all = units(rows);
+      const scores = tf.tidy(() => gateScores(gate, inputs(all))); // [units, K]
+      const p = scores.dataSync();
+      scores.dispose();
+      return all.map((_, b) =>
         selectWeights(p.subarray(b * K, (b + 1) * K), tau)
       );
     },
     learn(rows, logits) {
-      const T = caches[0].positions;
+      const all = units(rows);
       const evidence = objective === "total"
-        ? tf.tensor2d(sourceDivergences(caches, rows, logits))
+        ? tf.tensor2d(sourceDivergences(caches, rows, logits, level))
         : tf.tensor3d(
-          rows.flatMap((row) =>
+          all.flatMap(({ start, size }) =>
             Array.from(
-              { length: T },
-              (_, t) => caches.map(({ gold }) => gold[row * T + t]),
+              { length: size },
+              (_, t) => caches.map(({ gold }) => gold[start + t]),
             ).flat()
           ),
-          [rows.length, T, K],
+          [all.length, all[0].size, K],
         );
       const { value, grads } = valueAndGrads(
         () =>
           gateLoss(
-            gateWeights(gateScores(gate, inputs(rows)), tau, dropped),
+            gateWeights(gateScores(gate, inputs(all)), tau, dropped),
             evidence,
             { objective, share, feedback },
           ),
@@ -219,6 +273,11 @@ function selectorOf(
     },
   };
 }
+
+const meanRows = (weights: number[][]) =>
+  weights[0].map((_, k) =>
+    weights.reduce((sum, row) => sum + row[k], 0) / weights.length
+  );
 
 /** cv^2 of summed weights, in numbers. */
 function balance(weights: number[][]): number {
@@ -246,6 +305,11 @@ export function fuseInto(
   if (!(lambda >= 0 && lambda <= 1)) {
     throw new RangeError(`Cannot fuse as lambda must be in [0, 1]: ${lambda}`);
   }
+  if (!(Number.isInteger(batch) && batch >= 1 && batch <= windows.length)) {
+    throw new RangeError(
+      `Cannot fuse as a batch must have from 1 to all ${windows.length} texts: ${batch}; pass another batch or more texts`,
+    );
+  }
   if (!alone) checkCaches(caches, config.vocabSize);
   if (!alone && caches[0].loss.length !== windows.length) {
     throw new RangeError(
@@ -262,6 +326,7 @@ export function fuseInto(
     weights: [],
     cv2: [],
     selected: [],
+    lastWeights: windows.map(() => []),
     cosines: [],
   };
   const order: number[] = [];
@@ -318,15 +383,17 @@ export function fuseInto(
     selector?.learn(rows, seen);
     report.losses.push(loss);
     if (weights) {
-      report.weights.push(
-        caches.map((_, k) =>
-          weights.reduce((sum, row) => sum + row[k], 0) / batch
-        ),
-      );
+      const size = weights.length / batch; // weighted units of a text
+      report.weights.push(meanRows(weights));
       report.cv2.push(balance(weights));
       report.selected.push(
-        weights.flat().filter((w) => w > 0).length / batch,
+        weights.flat().filter((w) => w > 0).length / weights.length,
       );
+      rows.forEach((row, b) => {
+        report.lastWeights[row] = meanRows(
+          weights.slice(b * size, (b + 1) * size),
+        );
+      });
     }
     tf.dispose([value, grads, inputs, labels]);
     if (fused) tf.dispose(fused);
