@@ -411,7 +411,7 @@ function judgeTrend(claim: Claim, margin: number, m: Measurement): Verdict {
  * The verdict on a claim, from the measurements of a result set; `null` means there is no set.
  *
  * A measured claim without its measurement is an error, never a pass; unless it needs what this
- * machine may lack, which makes it "not run".
+ * machine may lack, or the experiment refuses with a reason, which makes it "not run".
  */
 export function judge(
   claim: Claim,
@@ -433,6 +433,9 @@ export function judge(
     : undefined;
   if (given === undefined && claim.needs !== undefined) {
     return { verdict: "not run", sentence: `needs ${claim.needs}` };
+  }
+  if (given?.refused !== undefined) {
+    return { verdict: "not run", sentence: given.refused };
   }
   const measurement = checkMeasurement(claim, given);
   const { verdict, sentence } = judgeByRule(claim, claim.rule!, measurement);
@@ -501,10 +504,17 @@ export function verdictRows(
     checkMeasured(file, measurements);
     for (const claim of file.claims) judge(claim, measurements);
   }
+  const of = (
+    claim: Claim,
+    measurements: Record<string, Measurement> | null,
+  ) => {
+    const given = isMeasured(claim) ? measurements?.[claim.id] : undefined;
+    return given === undefined || given.refused !== undefined ? null : given;
+  };
   return file.claims.map((claim) => ({
     claim,
     ...judge(claim, recorded),
-    recorded: isMeasured(claim) ? recorded?.[claim.id] ?? null : null,
-    local: isMeasured(claim) ? local?.[claim.id] ?? null : null,
+    recorded: of(claim, recorded),
+    local: of(claim, local),
   }));
 }

@@ -104,6 +104,8 @@ export interface Measurement {
   note?: string;
   /** For a trend: the values along it, in order. */
   points?: { x: number; value: number; low?: number; high?: number }[];
+  /** Why the experiment reports nothing after all; then the numbers mean nothing. */
+  refused?: string;
 }
 
 /**
