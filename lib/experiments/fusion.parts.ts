@@ -34,12 +34,12 @@ export function unpackParams(bytes: Uint8Array): LlamaParams {
   ));
 }
 
-/** A source's predictions as a safetensors file; ids and losses as 32-bit numbers. */
+/** A source's predictions as a safetensors file; losses as 32-bit numbers. */
 export function packCache(cache: SourceCache): Uint8Array {
   const { name, positions: T, vocabSize, kept: C, loss, entropy, peak } = cache;
   const N = loss.length;
   return writeSafetensors({
-    ids: { dtype: "I32", shape: [N, T, C], data: Int32Array.from(cache.ids) },
+    ids: { dtype: "U16", shape: [N, T, C], data: cache.ids },
     probs: { dtype: "F32", shape: [N, T, C], data: cache.probs },
     gold: { dtype: "F32", shape: [N, T], data: cache.gold },
     entropy: { dtype: "F32", shape: [N, T], data: entropy },
@@ -58,7 +58,7 @@ export function unpackCache(bytes: Uint8Array): SourceCache {
     vocabSize: Number(metadata.vocabSize),
     positions,
     kept,
-    ids: Uint16Array.from(ids.data as Int32Array),
+    ids: ids.data as Uint16Array,
     probs: probs.data as Float32Array,
     gold: gold.data as Float32Array,
     entropy: entropy.data as Float32Array,

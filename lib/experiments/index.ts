@@ -19,6 +19,7 @@ export const experiments: Record<string, Load> = {
   base: () => import("./base.ts"),
   edgeqat: () => import("./edgeqat.ts"),
   encoder: () => import("./encoder.ts"),
+  fusion: () => import("./fusion.ts"),
   "quasar-vit": () => import("./quasar-vit.ts"),
   rora: () => import("./rora.ts"),
   superbnn: () => import("./superbnn.ts"),

@@ -30,6 +30,20 @@ export function editDistance(a: string, b: string): number {
   return before[b.length];
 }
 
+/** `editDistance` that computes each pair of strings once. */
+export function rememberedDistance(): (a: string, b: string) => number {
+  const known = new Map<string, Map<string, number>>();
+  return (a, b) => {
+    let row = known.get(a);
+    if (row === undefined) known.set(a, row = new Map());
+    let distance = row.get(b);
+    if (distance === undefined) {
+      row.set(b, distance = editDistance(a, b));
+    }
+    return distance;
+  };
+}
+
 /**
  * The target's token for each source token: the same text, else the smallest edit distance, the lowest id
  * among equals.
@@ -69,10 +83,13 @@ export function vocabularyMap(
  * The cheapest monotone path through two token sequences, as pairs [source, target].
  *
  *   D[i, j] = cost(i, j) + min(D[i-1, j-1], D[i-1, j], D[i, j-1])
+ *
+ * @param cost Default `editDistance`; `rememberedDistance()` where many texts share their tokens.
  */
 export function warp(
   source: readonly string[],
   target: readonly string[],
+  cost: (a: string, b: string) => number = editDistance,
 ): [number, number][] {
   const [S, T] = [source.length, target.length];
   if (S === 0 || T === 0) {
@@ -87,7 +104,7 @@ export function warp(
       const best = i === 0 && j === 0
         ? 0
         : Math.min(at(i - 1, j - 1), at(i - 1, j), at(i, j - 1));
-      total[i][j] = editDistance(source[i], target[j]) + best;
+      total[i][j] = cost(source[i], target[j]) + best;
     }
   }
   const path: [number, number][] = [];
@@ -114,11 +131,13 @@ export interface Kept {
  * @param predictions The source's distribution for each of its tokens, in its own ids.
  * @param own The target's ids, what a position falls back on.
  * @param map See `vocabularyMap`.
+ * @param cost See `warp`.
  */
 export function alignPredictions(
   source: { tokens: readonly string[]; predictions: readonly Kept[] },
   target: { tokens: readonly string[]; own: ArrayLike<number> },
   map: readonly number[],
+  cost = editDistance,
 ): { predictions: Kept[]; alignedRatio: number } {
   if (
     source.tokens.length !== source.predictions.length ||
@@ -130,7 +149,7 @@ export function alignPredictions(
   }
   const matches: number[][] = target.tokens.map(() => []);
   const uses = source.tokens.map(() => 0);
-  for (const [i, j] of warp(source.tokens, target.tokens)) {
+  for (const [i, j] of warp(source.tokens, target.tokens, cost)) {
     matches[j].push(i);
     uses[i]++;
   }
@@ -188,6 +207,7 @@ export function cacheAligned(
   const all = (tokenizer: Tokenizer) =>
     pieces(tokenizer, Array.from({ length: tokenizer.vocabSize }, (_, i) => i));
   const map = vocabularyMap(all(source), all(target));
+  const cost = rememberedDistance();
   const caches: SourceCache[] = [];
   let aligned = 0;
   for (const window of windows) {
@@ -205,6 +225,7 @@ export function cacheAligned(
       },
       { tokens: pieces(target, window.subarray(0, T)), own: labels },
       map,
+      cost,
     );
     aligned += alignedRatio;
     caches.push(

@@ -87,6 +87,11 @@ export function cacheSource(
       `Cannot ask source "${name}" as its context must hold the texts: context ${config.maxPositions}, texts ${T}; cut shorter texts`,
     );
   }
+  if (V > 65536) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as ids are kept in 16 bits, so its vocabulary must have at most 65536 tokens: ${V}`,
+    );
+  }
   const C = Math.min(kept, V);
   const cache: SourceCache = {
     name,

@@ -69,6 +69,8 @@ export interface FuseOptions {
   /** Every so many steps the two gradients are compared; 0, the default, never. */
   conflictEvery?: number;
   onStep?: (step: number, loss: number) => void;
+  /** The texts of each step and their mean weights, [B][K]. */
+  onWeights?: (step: number, rows: number[], weights: number[][]) => void;
 }
 
 /** What a training says about itself. */
@@ -389,11 +391,11 @@ export function fuseInto(
       report.selected.push(
         weights.flat().filter((w) => w > 0).length / weights.length,
       );
-      rows.forEach((row, b) => {
-        report.lastWeights[row] = meanRows(
-          weights.slice(b * size, (b + 1) * size),
-        );
-      });
+      const ofTexts = rows.map((_, b) =>
+        meanRows(weights.slice(b * size, (b + 1) * size))
+      );
+      rows.forEach((row, b) => report.lastWeights[row] = ofTexts[b]);
+      options.onWeights?.(step, rows, ofTexts);
     }
     tf.dispose([value, grads, inputs, labels]);
     if (fused) tf.dispose(fused);
