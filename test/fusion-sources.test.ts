@@ -76,6 +76,14 @@ test("fusing distributions is weighting losses: CE is linear in the target", () 
   const caches = [1, 2].map((s) => cacheSource(`${s}`, modelOf(s), windows));
   const V = 24;
   const logits = Float64Array.from({ length: 8 * V }, (_, i) => Math.sin(i));
+  const normalizers = Float64Array.from(
+    { length: 8 },
+    (_, t) =>
+      Math.log(
+        logits.subarray(t * V, (t + 1) * V)
+          .reduce((sum, z) => sum + Math.exp(z), 0),
+      ),
+  );
   const weights = [0.3, 0.7];
   const fused = fusedDistribution(caches, [4], [weights]).dataSync();
   let whole = 0;
@@ -84,7 +92,7 @@ test("fusing distributions is weighting losses: CE is linear in the target", () 
     const norm = Math.log(row.reduce((a, x) => a + Math.exp(x), 0));
     row.forEach((x, v) => whole -= fused[t * V + v] * (x - norm) / 8);
   }
-  const [each] = sourceDivergences(caches, [4], logits);
+  const [each] = sourceDivergences(caches, [4], logits, normalizers);
   near(weights[0] * each[0] + weights[1] * each[1], whole, "cross-entropy");
 });
 

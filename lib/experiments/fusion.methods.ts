@@ -46,10 +46,6 @@ export const METHODS: Record<string, { label: string; selection: Selection }> =
       label: "Fusion-X, raw features, masked",
       selection: gate({ features: "invppl", dropped: "masked" }),
     },
-    "gate-masked": {
-      label: "Fusion-X, masked",
-      selection: gate({ dropped: "masked" }),
-    },
     "gate-dist": {
       label: "Fusion-X, features of distributions",
       selection: gate({ features: "distributions" }),
@@ -77,10 +73,6 @@ export const METHODS: Record<string, { label: string; selection: Selection }> =
     random: {
       label: "random gate, as released",
       selection: { kind: "random", tau: ASSUMPTIONS.tau.value },
-    },
-    "random-scaled": {
-      label: "random gate, scaled threshold",
-      selection: { kind: "random" },
     },
     ...Object.fromEntries(
       TAUS.map((tau) => [`gate-tau${tau}`, {

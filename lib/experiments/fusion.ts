@@ -129,14 +129,14 @@ const full: Config = {
     tieWordEmbeddings: true,
   },
   otherVocabSize: 768,
-  base: { steps: 600, batch: 16, length: 64, learningRate: 3e-3 },
-  expert: { steps: 300, batch: 16, length: 64, learningRate: 2e-3 },
-  fuse: { steps: 240, batch: 16, length: 64, learningRate: 1e-3 },
-  windows: 1280, // three times each in 240 steps of 16
+  base: { steps: 500, batch: 16, length: 64, learningRate: 3e-3 },
+  expert: { steps: 240, batch: 16, length: 64, learningRate: 2e-3 },
+  fuse: { steps: 160, batch: 16, length: 64, learningRate: 1e-3 },
+  windows: 640, // four times each in 160 steps of 16
   evaluationWindows: 64,
   lambdas: [0.5, 0.9],
   methods: Object.keys(METHODS),
-  otherMethods: ["uniform", "avgce", "mince", "gate", "gate-gold", "random"],
+  otherMethods: ["avgce", "mince", "gate", "gate-gold", "random"],
   pools: [
     "grown-2",
     "grown-3",
@@ -700,7 +700,7 @@ function fuse(
     steps,
     batch,
     key: fold(key, "fuse"), // the same order for every method
-    conflictEvery: 20,
+    conflictEvery: pool === "all" ? 20 : 0,
     onStep(step, loss) {
       context.progress(0.9 * (step + 1) / steps, `loss ${loss.toFixed(3)}`);
     },
@@ -718,8 +718,10 @@ function fuse(
   const metrics: Metrics = { bits, meanBits: mean(bits) };
   domains.forEach((domain, d) => metrics[`bits.${domain}`] = bits[d]);
   if (K > 0) {
-    metrics.conflictRatio = mean(report.cosines.map((c) => c < 0 ? 1 : 0));
-    metrics.meanCosine = mean(report.cosines);
+    if (report.cosines.length > 0) {
+      metrics.conflictRatio = mean(report.cosines.map((c) => c < 0 ? 1 : 0));
+      metrics.meanCosine = mean(report.cosines);
+    }
     metrics.cv2 = report.cv2;
     metrics.selected = report.selected;
     metrics.lastCv2 = mean(report.cv2.slice(-10));

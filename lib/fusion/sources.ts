@@ -220,36 +220,49 @@ export type Level = "sequence" | "token";
  * Mean cross-entropy of each source's distribution against the target's, [B][K]; the gradient of the
  * fusion loss with respect to w_k, because L_fuse is linear in w. At level "token" of each position, [B T][K].
  *
- *   CE(P_k, Q) = -1/T sum over t, v of P_k[t, v] log Q[t, v]
+ *   CE(P_k, Q) = -1/T sum over t, v of P_k[t, v] log Q[t, v] = 1/T sum over t of (Z[t] - sum over v of P_k[t, v] z[t, v])
  *
- * @param logits [B T V] of the target.
+ * @param logits z, [B T V] of the target.
+ * @param normalizers Z, [B T]: log sum over v of exp z[t, v]; see `logNormalizers`.
  */
 export function sourceDivergences(
   caches: readonly SourceCache[],
   rows: readonly number[],
   logits: ArrayLike<number>,
+  normalizers: ArrayLike<number>,
   level: Level = "sequence",
 ): number[][] {
   const { positions: T, vocabSize: V } = caches[0];
   const size = level === "token" ? 1 : T;
-  return rows.flatMap((row, b) => {
-    const units = Array.from({ length: T / size }, () => caches.map(() => 0));
-    for (let t = 0; t < T; t++) {
-      const sums = units[Math.floor(t / size)];
-      const at = (b * T + t) * V;
-      let peak = -Infinity;
-      for (let v = 0; v < V; v++) peak = Math.max(peak, logits[at + v]);
-      let all = 0;
-      for (let v = 0; v < V; v++) all += Math.exp(logits[at + v] - peak);
-      const norm = peak + Math.log(all);
-      caches.forEach(({ ids, probs, kept: C }, k) => {
+  const units = Array.from(
+    { length: rows.length * T / size },
+    () => caches.map(() => 0),
+  );
+  caches.forEach(({ ids, probs, kept: C }, k) => {
+    rows.forEach((row, b) => {
+      for (let t = 0; t < T; t++) {
+        const place = b * T + t;
         const from = (row * T + t) * C;
+        let crossed = normalizers[place];
         for (let c = 0; c < C; c++) {
-          sums[k] -= probs[from + c] *
-            (logits[at + ids[from + c]] - norm) / size;
+          crossed -= probs[from + c] * logits[place * V + ids[from + c]];
         }
-      });
-    }
-    return units;
+        units[Math.floor(place / size)][k] += crossed / size;
+      }
+    });
   });
+  return units;
+}
+
+/** log sum over v of exp z[n, v], from the loss of any one token: Z = CE + z[label]; [N]. */
+export function logNormalizers(
+  logits: ArrayLike<number>,
+  losses: ArrayLike<number>,
+  labels: ArrayLike<number>,
+): Float64Array {
+  const V = logits.length / losses.length;
+  return Float64Array.from(
+    losses,
+    (loss, n) => loss + logits[n * V + labels[n]],
+  );
 }

@@ -27,6 +27,7 @@ import {
   checkCaches,
   fusedDistribution,
   type Level,
+  logNormalizers,
   type Model,
   type SourceCache,
   sourceDivergences,
@@ -164,10 +165,18 @@ function distributionFeatures(
   return sums.map((sum) => sum / size);
 }
 
+/** The target's logits z [B T V] and log sum exp z [B T]. */
+interface Seen {
+  logits: ArrayLike<number>;
+  normalizers: ArrayLike<number>;
+}
+
 /** Chooses weights for a batch and learns from what came of them. */
 interface Selector {
   weights(rows: number[], step: number): number[][];
-  learn(rows: number[], logits: ArrayLike<number>): void;
+  /** Whether `learn` wants to see the target's predictions. */
+  looks: boolean;
+  learn(rows: number[], seen: Seen): void;
   dispose(): void;
 }
 
@@ -198,7 +207,7 @@ function selectorOf(
       size === 1 ? -Math.log(gold[start] + 1e-8) : loss[row]
     );
   const rewards = (unit: Unit) => lossesOf(unit).map((loss) => Math.exp(-loss));
-  const still = { learn() {}, dispose() {} };
+  const still = { looks: false, learn() {}, dispose() {} };
   if (selection.kind === "rule") {
     const { rule } = selection;
     return {
@@ -244,10 +253,13 @@ function selectorOf(
         selectWeights(p.subarray(b * K, (b + 1) * K), tau)
       );
     },
-    learn(rows, logits) {
+    looks: objective === "total",
+    learn(rows, { logits, normalizers }) {
       const all = units(rows);
       const evidence = objective === "total"
-        ? tf.tensor2d(sourceDivergences(caches, rows, logits, level))
+        ? tf.tensor2d(
+          sourceDivergences(caches, rows, logits, normalizers, level),
+        )
         : tf.tensor3d(
           all.flatMap(({ start, size }) =>
             Array.from(
@@ -345,19 +357,22 @@ export function fuseInto(
       [batch, T],
       "int32",
     );
-    const labels = tf.tensor1d(
-      rows.flatMap((row) => Array.from(windows[row].subarray(1))),
-      "int32",
-    );
+    const next = rows.flatMap((row) => Array.from(windows[row].subarray(1)));
+    const labels = tf.tensor1d(next, "int32");
     const weights = selector?.weights(rows, step);
     const fused = weights && fusedDistribution(caches, rows, weights);
-    let seen: ArrayLike<number> = [];
+    let seen: Seen = { logits: [], normalizers: [] };
     const objective = (own: number, theirs: number) => () => {
       const logits = tf.reshape(forward(params, config, inputs), [
         batch * T,
         config.vocabSize,
       ]);
-      if (selector !== null) seen = logits.dataSync();
+      if (selector?.looks && seen.logits.length === 0) {
+        const z = logits.dataSync();
+        const losses = crossEntropy(logits, labels, { reduction: "none" });
+        const normalizers = logNormalizers(z, losses.dataSync(), next);
+        seen = { logits: z, normalizers };
+      }
       const parts: Scalar[] = [];
       if (own > 0) parts.push(tf.mul(crossEntropy(logits, labels), own));
       if (fused && theirs > 0) {
