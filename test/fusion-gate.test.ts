@@ -122,6 +122,58 @@ test("a dropped source gets a gradient straight through, and none when masked", 
   near(through.grads.scores.dataSync()[2], -5, FLOAT32, "straight through");
 });
 
+/** The numbers are PyTorch's: /usr/bin/python3 test/golden/fusion.py (torch 1.13.0). */
+test("network, weights, CV² and gradients against PyTorch", () => {
+  const K = 4;
+  const widths = [K, 2 * K, K, K];
+  const gate = [0, 1, 2].map((layer) => {
+    const [from, to] = [widths[layer], widths[layer + 1]];
+    const w = Array.from(
+      { length: to * from },
+      (_, n) => 0.8 * Math.sin(1 + n * (layer + 1)),
+    );
+    const b = Array.from({ length: to }, (_, n) => 0.1 * Math.cos(n + layer));
+    return {
+      weight: tf.variable(tf.tensor2d(w, [to, from])) as Tensor,
+      bias: tf.variable(tf.tensor1d(b)) as Tensor,
+    };
+  });
+  const features = tf.tensor2d([
+    [1.2, -0.4, 0.3, -1.1],
+    [-0.7, 1.5, -0.2, -0.6],
+    [0.1, 0.2, 1.4, -1.7],
+  ]);
+  const cost = tf.tensor2d([[1, 2, 3, 4], [4, 3, 2, 1], [2, 2.5, 0.5, 1]]);
+  const all = (t: Tensor, golden: number[], what: string) =>
+    t.dataSync().forEach((x, i) => near(x, golden[i], FLOAT32, `${what} ${i}`));
+  const p = gateScores(gate, features);
+  // deno-fmt-ignore
+  all(p, [0.19867301, 0.21254912, 0.25869734, 0.33008053, 0.68274225, 0.22350841, 0.06724287, 0.02650648,
+    0.7887685, 0.17119537, 0.03171628, 0.00831985], "p");
+  const w = gateWeights(p, 0.15, "masked");
+  // deno-fmt-ignore
+  all(w, [0.19867301, 0.21254912, 0.25869734, 0.33008052, 0.75337021, 0.24662978, 0, 0,
+    0.82166477, 0.17833522, 0, 0], "w");
+  all(feedbackLoss(w), [0.87605441], "CV²");
+  const { value, grads } = valueAndGrads(
+    () =>
+      gateLoss(gateWeights(gateScores(gate, features), 0.15, "masked"), cost, {
+        objective: "total",
+        share: 0.1,
+        feedback: 0.5,
+      }),
+    gate,
+  );
+  all(value, [0.72345131], "loss");
+  // deno-fmt-ignore
+  all(grads["2.weight"], [0.26178689, 0.01387733, 0.42654615, -0.02236516, -0.28051465, 0.01347424,
+    -0.43471917, 0.00825763, 0.01008143, -0.01472376, 0.00439966, 0.00759429, 0.00864633, -0.01262781,
+    0.00377336, 0.00651324], "gradient of W3");
+  // deno-fmt-ignore
+  all(grads["0.bias"], [0.28165996, 0.0018036, -0.10773718, 0.21374386, -0.00089961, -0.21252394,
+    0.11848209, -0.00583255], "gradient of b1");
+});
+
 test("scores are a distribution and depend on the key only", () => {
   const features = tf.tensor2d([[0.1, 0.2, 0.3], [1, -1, 0]]);
   const p = gateScores(initGate(3, 3, key(1)), features).dataSync();

@@ -4,4 +4,5 @@ export * from "./gate.ts";
 export * from "./merge.ts";
 export * from "./rules.ts";
 export * from "./sources.ts";
+export * from "./texts.ts";
 export * from "./train.ts";
