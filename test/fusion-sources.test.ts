@@ -2,6 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   alignPredictions,
+  cacheAligned,
   cacheSource,
   editDistance,
   fusedDistribution,
@@ -9,6 +10,7 @@ import {
   largest,
   mergeLinear,
   mergeSlerp,
+  mergeSlerpAll,
   mergeTies,
   minCe,
   type Model,
@@ -233,6 +235,146 @@ test("alignment of two vocabularies: itself wholly, another in part", () => {
   assert.is(ratio(large, large), 1);
   const part = ratio(small, large);
   assert.ok(part < 1, `some tokens differ: ${part}`);
+});
+
+test("a source of the same tokens is aligned with itself; one of others in part", () => {
+  const text = "the cat sat on the mat and the cat ate the rat ".repeat(8);
+  const [small, large] = [262, 290].map((vocabSize) =>
+    trainBpe([text], { vocabSize })
+  );
+  const of = (vocabSize: number): Model => {
+    const own = { ...config, vocabSize, maxPositions: 64 };
+    return { config: own, params: initLlama(own, key(5)) };
+  };
+  const rows = [
+    large.encode("the cat sat on the mat and the rat").subarray(0, 7),
+    large.encode(" the mat and the cat ate the rat").subarray(0, 7),
+  ];
+  const direct = cacheSource("own", of(large.vocabSize), rows);
+  const same = cacheAligned(
+    "own",
+    of(large.vocabSize),
+    { source: large, target: large },
+    rows,
+  );
+  assert.is(same.alignedRatio, 1);
+  assert.equal(same.cache.ids, direct.ids);
+  same.cache.probs.forEach((p, i) => near(p, direct.probs[i], `p ${i}`));
+  same.cache.loss.forEach((x, i) => near(x, direct.loss[i], `loss ${i}`));
+  const other = cacheAligned(
+    "other",
+    of(small.vocabSize),
+    { source: small, target: large },
+    rows,
+  );
+  assert.ok(other.alignedRatio > 0 && other.alignedRatio < 1);
+  assert.is(other.cache.vocabSize, large.vocabSize);
+  // What is not aligned teaches the true token, so both can be fused.
+  const fused = fusedDistribution(
+    [same.cache, other.cache],
+    [0, 1],
+    [[0.5, 0.5], [0, 1]],
+  );
+  const sums = fused.sum(1).dataSync();
+  sums.forEach((sum, i) => near(sum, 1, `row ${i}`));
+  assert.throws(
+    () => cacheAligned("tiny", of(200), { source: small, target: large }, rows),
+    /model 200, tokenizer 26\d/,
+  );
+  const short = {
+    ...of(small.vocabSize),
+    config: { ...of(small.vocabSize).config, maxPositions: 4 },
+  };
+  assert.throws(
+    () => cacheAligned("short", short, { source: small, target: large }, rows),
+    /"short" as its context must hold the texts: context 4/,
+  );
+});
+
+test("one source, none that passes, every feature and level: weights stay a distribution", () => {
+  const caches = [1, 2, 3].map((s) => cacheSource(`${s}`, modelOf(s), windows));
+  const run = (
+    selection: Parameters<typeof fuseInto>[3]["selection"],
+    own = caches,
+    lambda = 0.5,
+  ) =>
+    fuseInto(modelOf(4), windows, own, {
+      selection,
+      lambda,
+      optimizer: adamW(),
+      steps: 4,
+      batch: 3,
+      key: key(8),
+    });
+  const single = run({ kind: "gate" }, caches.slice(0, 1));
+  single.weights.forEach(([w]) => near(w, 1, "one source"));
+  assert.equal(single.cv2, [0, 0, 0, 0]);
+  const best = run({ kind: "gate", gate: { tau: 1 } });
+  assert.equal(best.selected, [1, 1, 1, 1]);
+  const features = ["invppl", "standardised", "distributions"] as const;
+  for (const level of ["sequence", "token"] as const) {
+    for (const feature of features) {
+      for (const objective of ["total", "gold"] as const) {
+        const { weights } = run(
+          { kind: "gate", level, gate: { features: feature, objective } },
+          caches,
+          0, // the gate must learn without true tokens too
+        );
+        weights.forEach((w) => near(w[0] + w[1] + w[2], 1, feature));
+      }
+    }
+  }
+  assert.throws(
+    () => run({ kind: "gate" }, caches, 1.5),
+    /lambda must be in \[0, 1\]: 1\.5/,
+  );
+});
+
+test("a trained gate finds the source that is right, and leaves the wrong one", () => {
+  // Source 0 is right on the first texts, source 1 on the others; source 2 never.
+  const caches = [0, 1, 2].map((s) => cacheSource(`${s}`, modelOf(1), windows));
+  caches.forEach((cache, k) => {
+    const { positions: T, kept: C } = cache;
+    windows.forEach((row, n) => {
+      const right = (n < 3 ? 0 : 1) === k;
+      cache.loss[n] = right ? 0.1 : 3;
+      for (let t = 0; t < T; t++) {
+        const at = n * T + t;
+        cache.ids[at * C] = right ? row[t + 1] : (row[t + 1] + 1) % 24;
+        cache.probs.fill(0, at * C, (at + 1) * C);
+        cache.probs[at * C] = 1;
+        cache.gold[at] = right ? 0.9 : 0.05;
+      }
+    });
+  });
+  const { lastWeights } = fuseInto(modelOf(4), windows, caches, {
+    selection: { kind: "gate", gate: { objective: "gold", feedback: 0 } },
+    lambda: 0.5,
+    optimizer: adamW(),
+    steps: 120,
+    batch: 6,
+    key: key(9),
+  });
+  lastWeights.forEach((w, n) => {
+    assert.ok(w[n < 3 ? 0 : 1] > 0.9, `text ${n}: ${w}`);
+    assert.ok(w[2] < 0.05, `text ${n}: ${w}`);
+  });
+});
+
+test("SLERP of many: each counts alike on one arc", () => {
+  const [a, b] = [modelOf(1).params, modelOf(2).params];
+  const middle = mergeSlerp(a, b);
+  const name = "model.layers.0.mlp.up_proj.weight";
+  const values = (params: typeof a) => flatten(params)[name].dataSync();
+  const [two, three, m] = [
+    mergeSlerpAll([a, b]),
+    mergeSlerpAll([a, b, middle]),
+    middle,
+  ].map(values);
+  for (let i = 0; i < 5; i++) {
+    near(two[i], m[i], "of two");
+    near(three[i], m[i], "with their middle");
+  }
 });
 
 test.run();

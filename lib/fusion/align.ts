@@ -195,7 +195,8 @@ const pieces = (tokenizer: Tokenizer, ids: ArrayLike<number>) =>
  *
  * @param windows N rows of T + 1 ids of the target.
  * @returns Also the share of positions whose prediction is the source's.
- * @throws {RangeError} If a text has more tokens than the source's context.
+ * @throws {RangeError} If a text has more tokens than the source's context, or the source's vocabulary is
+ *   smaller than its tokenizer's.
  */
 export function cacheAligned(
   name: string,
@@ -204,9 +205,17 @@ export function cacheAligned(
   windows: readonly Int32Array[],
 ): { cache: SourceCache; alignedRatio: number } {
   const { source, target } = tokenizers;
+  const { vocabSize } = model.config;
+  if (vocabSize < source.vocabSize) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as its model must know all tokens of its tokenizer: model ${vocabSize}, tokenizer ${source.vocabSize}`,
+    );
+  }
   const all = (tokenizer: Tokenizer) =>
     pieces(tokenizer, Array.from({ length: tokenizer.vocabSize }, (_, i) => i));
-  const map = vocabularyMap(all(source), all(target));
+  // A model's vocabulary may be padded; such ids stand for no text.
+  const padding = new Array(vocabSize - source.vocabSize).fill("");
+  const map = vocabularyMap([...all(source), ...padding], all(target));
   const cost = rememberedDistance();
   const caches: SourceCache[] = [];
   let aligned = 0;
