@@ -41,6 +41,8 @@ function over(values: number[]): MetricSummary {
   return { mean: value, low, high, n, sd: 0, values };
 }
 
+const seedsOf = (n: number) => `${n} seed${n === 1 ? "" : "s"}`;
+
 const labelOf = ({ config }: ArmSummary) =>
   METHODS[config.method as string].label;
 
@@ -152,7 +154,7 @@ function gain(
   return {
     ...pairedDifference(theirs.values, ours.values),
     unit: UNIT,
-    note: `${what}, mean over domains, ${ours.n} seeds, paired`,
+    note: `${what}, mean over domains, ${seedsOf(ours.n)}, paired`,
   };
 }
 
@@ -225,9 +227,9 @@ export function measure(
         mean(sums(a)).toFixed(4)
       } ${UNIT} on ${counts(a)} of ${domains.length} domains, Fusion-X ${
         mean(sums(b)).toFixed(4)
-      } on ${
-        counts(b)
-      }; means over ${ours.seeds.length} seeds, Fieller's interval`;
+      } on ${counts(b)}; means over ${
+        seedsOf(ours.seeds.length)
+      }, Fieller's interval`;
     measured[`fusion-interference${suffix}`] = typeof estimate === "string"
       ? refuse("%", `no ratio of interference, as ${estimate} (${note})`)
       : { ...estimate, unit: "%", note };
@@ -291,7 +293,7 @@ export function measure(
       unit: UNIT,
       note: `with three doubtful sources added AvgCE gets worse by ${
         mean(theirs).toFixed(4)
-      }, Fusion-X by ${mean(own).toFixed(4)}; ${own.length} seeds, paired`,
+      }, Fusion-X by ${mean(own).toFixed(4)}; ${seedsOf(own.length)}, paired`,
     };
   }
   return measured;
@@ -419,7 +421,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   const { domains, lambdas: [first], pools, poolMethods } = config;
   const sources = arms.find(({ id }) => id === "sources");
   const control = arms.find(({ id }) => id === "pure/clm");
-  const seeds = `mean ± half of the 95 % interval, ${config.seeds} seeds`;
+  const seeds = `Mean ± half of the 95 % interval, ${seedsOf(config.seeds)}`;
   const result: ResultTable[] = [{
     id: "fusion-methods",
     title: "All methods, base and all experts as sources",
@@ -433,7 +435,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   result.push({
     id: "fusion-domains",
     title: "By domain",
-    caption: `Bits per byte on held-out text, lambda ${first}; ${seeds}.`,
+    caption: `Bits per byte on held-out text, lambda ${first}. ${seeds}.`,
     columns: ["method", ...domains],
     rows: main.map((arm) => [
       labelOf(arm),
@@ -502,7 +504,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       caption:
         `The expert of ${domain} missing, with the target's ${vocabSize.mean} tokens, and with ${foreignVocabSize.mean} tokens of its own, aligned by dynamic time warping (${
           (100 * alignedRatio.mean).toFixed(1)
-        } % of positions carried over, the true token elsewhere). Bits per byte on ${domain} and in the mean; lambda ${first}; ${seeds}.`,
+        } % of positions carried over, the true token elsewhere). Bits per byte on ${domain} and in the mean; lambda ${first}. ${seeds}.`,
       columns: [
         "method",
         "pool",
@@ -571,7 +573,7 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
   const find = (method: string, pool = "all", lambda = first) =>
     arms.find(({ id }) => id === armId("pure", pool, method, lambda));
   const control = find("clm");
-  const seeds = `95 % intervals over ${config.seeds} seeds`;
+  const seeds = `95 % intervals over ${seedsOf(config.seeds)}`;
   const bars = BARS.flatMap((method) => find(method) ?? []);
   const specs: FigureSpec[] = [];
   const both = config.lambdas.flatMap((lambda) =>
@@ -652,12 +654,14 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
     const [part, title] of [["first", "start"], ["last", "end"]] as const
   ) {
     const weights = ours?.series[`${part}Weights`]?.mean;
-    if (weights === undefined) continue;
+    if (!weights?.some((w) => w > 0)) continue;
     specs.push(heatmapFigure(weightRows(weights, config, "all"), {
       id: `fusion-weights-${part}`,
       title: `Weights of the sources at the ${title} of training`,
       caption:
-        `Fusion-X, mean over the texts of the ${part} tenth of ${steps} steps and ${config.seeds} seeds; texts of a domain in each row.`,
+        `Fusion-X, mean over the texts of the ${part} tenth of ${steps} steps and ${
+          seedsOf(config.seeds)
+        }; texts of a domain in each row.`,
       x: "source",
       y: "domain",
       value: "weight",
@@ -680,8 +684,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       {
         id: "fusion-weights-time",
         title: "Weights of the sources during training",
-        caption:
-          `Fusion-X, mean over texts of all domains and ${config.seeds} seeds; ${size} steps in each column, from the step written below it.`,
+        caption: `Fusion-X, mean over texts of all domains and ${
+          seedsOf(config.seeds)
+        }; ${size} steps in each column, from the step written below it.`,
         x: "step",
         y: "source",
         value: "weight",
@@ -723,7 +728,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       id: `fusion-${series}`,
       title,
       caption:
-        `${text}; Fusion-X with three weights of the feedback loss, means of five steps and ${config.seeds} seeds.`,
+        `${text}; Fusion-X with three weights of the feedback loss, means of five steps and ${
+          seedsOf(config.seeds)
+        }.`,
       x: "step",
       y: "value",
       series: "feedback",
@@ -779,7 +786,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         id: "fusion-domains",
         title: "Which domains gain and lose",
         caption:
-          `Difference to CLM in thousandths of a bit per byte, lambda ${first}, mean over ${config.seeds} seeds; above 0 the sources interfered.`,
+          `Difference to CLM in thousandths of a bit per byte, lambda ${first}, mean over ${
+            seedsOf(config.seeds)
+          }; above 0 the sources interfered.`,
         x: "domain",
         y: "method",
         value: "gain",
