@@ -216,6 +216,18 @@ function parse(change: Record<string, unknown>): () => void {
     parseClaims(JSON.stringify({ ...file, claims: [{ ...gain, ...change }] }));
 }
 
+test("what the experiment refuses is not run, with its reason and without a number", () => {
+  const refused = measured(0, 0, 0, { refused: "the expert of laws failed" });
+  assert.equal(judge(gain, { gain: refused }), {
+    verdict: "not run",
+    sentence: "the expert of laws failed",
+  });
+  const file = { paper: { title: "t", citation: "c" }, claims: [gain] };
+  const [row] = verdictRows(file, { gain: refused }, { gain: refused });
+  assert.is(row.recorded, null);
+  assert.is(row.local, null);
+});
+
 test("a good claims file is read as it is", () => {
   assert.equal(parseClaims(JSON.stringify(file)), file);
 });
