@@ -43,6 +43,14 @@ function over(values: number[]): MetricSummary {
 
 const seedsOf = (n: number) => `${n} seed${n === 1 ? "" : "s"}`;
 
+/** How much more bits per byte than another arm, for each seed. */
+const excess = (arm: ArmSummary, control: ArmSummary) =>
+  over(
+    arm.metrics.meanBits.values.map((x, s) =>
+      x - control.metrics.meanBits.values[s]
+    ),
+  );
+
 const labelOf = ({ config }: ArmSummary) =>
   METHODS[config.method as string].label;
 
@@ -114,7 +122,7 @@ export function reduction(
   return {
     value: 100 * (1 - R),
     low: 100 * (1 - high),
-    high: 100 * (1 - low),
+    high: Math.min(100, 100 * (1 - low)), // b is not below 0
     n,
   };
 }
@@ -445,13 +453,16 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   if (sources !== undefined) {
     result.push(sourcesTable(sources, config), costTable(sources, config));
   }
-  const shown = ["all", ...pools].filter((pool) => pool !== "foreign");
+  const shown = [...pools, "all"].filter((pool) => pool !== "foreign")
+    .sort((a, b) =>
+      sourcesOf(a, domains).length - sourcesOf(b, domains).length
+    );
   if (pools.length > 0) {
     result.push({
       id: "fusion-pools",
       title: "Pools of sources",
       caption:
-        `Bits per byte, mean over all ${domains.length} domains, lambda ${first}. Doubtful sources: ${
+        `Bits per byte minus those of CLM, paired, mean over all ${domains.length} domains (the four without an expert in the smaller pools as well), lambda ${first}. Doubtful sources: ${
           Object.entries(DOUBTFUL).map(([name, what]) => `${name}, ${what}`)
             .join("; ")
         }. ${seeds}.`,
@@ -469,11 +480,14 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
           names.length,
           names.join(", "),
           ...poolMethods.flatMap((method) => {
-            const own = arms.find(({ id }) =>
+            const arm = arms.find(({ id }) =>
               id === armId("pure", pool, method, first)
-            )?.metrics;
+            );
+            const own = arm?.metrics;
             return [
-              own === undefined ? null : spread(own.meanBits),
+              arm === undefined || control === undefined
+                ? null
+                : spread(excess(arm, control), 4),
               own === undefined ? null : spread(own.lastSelected, 1),
             ];
           }),
@@ -588,11 +602,7 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         both.map(({ arm, lambda }): Row => ({
           method: labelOf(arm),
           lambda,
-          gain: cell(over(
-            arm.metrics.meanBits.values.map((x, s) =>
-              x - control.metrics.meanBits.values[s]
-            ),
-          )),
+          gain: cell(excess(arm, control)),
         })),
         {
           id: "fusion-bits",
@@ -629,10 +639,10 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
   const grown = poolMethods.flatMap((method) =>
     pools.filter((pool) => pool.startsWith("grown-")).flatMap((pool): Row[] => {
       const arm = find(method, pool);
-      return arm === undefined ? [] : [{
+      return arm === undefined || control === undefined ? [] : [{
         sources: sourcesOf(pool, domains).length,
         method: labelOf(arm),
-        bits: cell(arm.metrics.meanBits),
+        bits: cell(excess(arm, control)),
       }];
     })
   );
@@ -641,12 +651,12 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       id: "fusion-pools",
       title: "More sources, then worse ones",
       caption:
-        `Base and one to four experts up to 5 sources; then a weak, a redundant and a corrupted one; mean over all ${domains.length} domains, ${seeds}.`,
+        `Base and one to four experts up to 5 sources; then a weak, a redundant and a corrupted one. Bits per byte minus those of CLM, mean over all ${domains.length} domains, also the four without an expert; ${seeds}, paired.`,
       x: "sources",
       y: "bits",
       series: "method",
       xAxis: { title: "sources" },
-      yAxis: { title: "test loss", unit: UNIT },
+      yAxis: { title: "difference to CLM", unit: UNIT },
     }));
   }
   const ours = find("gate");
@@ -740,9 +750,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
   }
   const taus = TAUS.flatMap((tau): Row[] => {
     const arm = find(`gate-tau${tau}`);
-    return arm === undefined ? [] : [{
+    return arm === undefined || control === undefined ? [] : [{
       tau,
-      bits: cell(arm.metrics.meanBits),
+      bits: cell(excess(arm, control)),
       used: cell(arm.metrics.lastSelected),
     }];
   });
@@ -755,11 +765,11 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
       lineFigure(taus, {
         id: "fusion-tau",
         title: "Threshold and loss",
-        caption: shared,
+        caption: `Bits per byte minus those of CLM, paired. ${shared}`,
         x: "tau",
         y: "bits",
         xAxis: { title: "tau" },
-        yAxis: { title: "test loss", unit: UNIT },
+        yAxis: { title: "difference to CLM", unit: UNIT },
       }),
       lineFigure(taus, {
         id: "fusion-tau-used",
