@@ -692,8 +692,9 @@ test("options and parameters that do not fit are refused", () => {
   (q as ReturnType<typeof tf.variable>).assign(tf.fill(q.shape, NaN));
   assert.throws(
     () => run({ weights: "matmulnbits" }),
-    /NaN at row 0, column 0 of model\.layers\.0\.self_attn\.q_proj/,
+    /model\.layers\.0\.self_attn\.q_proj\.weight must be finite: NaN at 0/,
   );
+  assert.throws(() => run({}), /must be finite: NaN at 0/);
 });
 
 test.run();

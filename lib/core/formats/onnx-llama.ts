@@ -814,6 +814,14 @@ function check(named: Record<string, Tensor>, context: Context): void {
         `[${given ?? "missing"}] instead of [${wanted ?? "none"}]`,
     );
   }
+  for (const [name, tensor] of Object.entries(named)) {
+    const values = tensor.dataSync();
+    const at = values.findIndex((value) => !Number.isFinite(value));
+    if (at < 0) continue;
+    throw cannotExport(
+      `every number of ${name} must be finite: ${values[at]} at ${at}`,
+    );
+  }
   const { groupSize, activations } = options;
   if (!Number.isInteger(Math.log2(groupSize)) || groupSize < 16) {
     throw cannotExport(
