@@ -71,11 +71,14 @@ export interface EngineWeights {
   quantize?: (weight: Tensor, module: string) => WeightCodes;
 }
 
-/** Step of a calibrated input. */
+/** How one input is quantised. */
 export interface EngineStep {
-  scale: number;
+  /** Calibrated step; default from the values themselves, at every call. */
+  scale?: number;
   /** Whole; default 0. */
   zeroPoint?: number;
+  /** Default the bits of all inputs. */
+  bits?: number;
 }
 
 /**
