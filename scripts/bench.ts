@@ -3,7 +3,7 @@
  * life-cycle engine, in one go.
  *
  *     npm run bench                         everything, about 20 minutes
- *     npm run bench -- --only gpt --quick   one part, a few steps
+ *     npm run bench -- gpt --quick          one part, a few steps; --only gpt says the same
  *
  * Every engine runs in a process of its own with one thread; the engines take turns, several rounds
  * of them, and the median over the rounds counts. All start from the same weights and tokens and
@@ -13,7 +13,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
-import { Command, Option } from "commander";
+import { Argument, Command, Option } from "commander";
 import { gitState, machineInfo } from "../lib/core/provenance.ts";
 import { cacheFolder, projectRoot, writeAtomic } from "../lib/core/runs.ts";
 import type { GemmResult, Product } from "./bench/gemm.ts";
@@ -78,8 +78,10 @@ const GPT_CASES: GptCase[] = [
   },
 ];
 
+const PARTS = ["gpt", "gemm", "flow", "superbnn", "lca", "quant"] as const;
+
 interface Options {
-  only?: "gpt" | "gemm" | "flow" | "superbnn" | "lca" | "quant";
+  only?: typeof PARTS[number];
   quick: boolean;
   repeats: number;
   json?: string;
@@ -519,16 +521,8 @@ main(() => {
     .description(
       "Speed of the engine beside stock tfjs and PyTorch, of the SuperFlow, of SupeRBNN's simulator, of the life-cycle engine and of integer inference",
     )
-    .addOption(
-      new Option("--only <part>", "one part").choices([
-        "gpt",
-        "gemm",
-        "flow",
-        "superbnn",
-        "lca",
-        "quant",
-      ]),
-    )
+    .addArgument(new Argument("[part]", "one part only").choices(PARTS))
+    .addOption(new Option("--only <part>", "one part").choices(PARTS))
     .option("--quick", "few steps, one round, small sizes", false)
     .option(
       "--repeats <n>",
@@ -540,5 +534,6 @@ main(() => {
     .parse();
   const given = program.opts<Omit<Options, "repeats"> & { repeats?: number }>();
   const repeats = given.repeats ?? (given.quick ? 1 : 5);
-  return bench({ ...given, repeats });
+  const only = (program.processedArgs[0] as Options["only"]) ?? given.only;
+  return bench({ ...given, only, repeats });
 });

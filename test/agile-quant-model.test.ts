@@ -470,6 +470,13 @@ test("SmoothQuant leaves the float model's output as it is, and evens out ranges
     assert.ok(Math.abs(Math.max(h, -even.low[c]) - 1) < 1e-4, `channel ${c}`)
   );
   assert.throws(() => smooth(params, config, ranges, { alpha: 2 }), /alpha 2/);
+  const site = Object.keys(ranges)[0];
+  const without = { ...ranges };
+  delete without[site];
+  assert.throws(
+    () => smooth(params, config, without),
+    new RegExp(`${site} .* each of 16 channels: none`),
+  );
 });
 
 test("the outlier transform is exact in float, bit for bit; plain int8 breaks on it, TRIP does not", () => {
@@ -541,6 +548,11 @@ test("what does not fit is refused with tensor and value", () => {
     /model\.layers\.0\.self_attn\.q_proj .*group size 7, inputs 16/,
   );
   assert.throws(() => quantizeWeights(params, config, {}), /0 batches/);
+  // A checkpoint of another shape than its configuration says.
+  assert.throws(
+    () => quantizeWeights(params, { ...config, numLayers: 9 }, {}),
+    /Cannot quantise as model\.layers\.\d\.\S+ must be \[[\d,]+\]: missing/,
+  );
   assert.throws(() => calibratePlan(params, plan(config), []), /0 batches/);
   for (const value of [NaN, Infinity, -Infinity]) {
     const named = { ...flatten(params) };

@@ -268,7 +268,17 @@ test("what cannot be quantised is told by name", () => {
   (weight as tf.Variable).assign(tf.tensor(values, weight.shape));
   assert.throws(
     () => createStudent(params, config, options, [idsOf(1, 8)]),
-    /"model\.layers\.1\.mlp\.up_proj\.weight".*NaN at 5/,
+    /model\.layers\.1\.mlp\.up_proj\.weight must be finite: NaN at 5/,
+  );
+  // A checkpoint of another shape than its configuration says.
+  const fresh = initLlama(config, key(7));
+  const of = (other: Partial<LlamaConfig>) => () =>
+    createStudent(fresh, { ...config, ...other }, options, [idsOf(1, 8)]);
+  assert.throws(of({ numLayers: 3 }), /layers\.2\.\S+ must be .*: missing/);
+  assert.throws(of({ numLayers: 1 }), /no parameters but those .*layers\.1\./);
+  assert.throws(
+    of({ intermediateSize: 23 }),
+    /gate_proj\.weight must be \[23,16\]: \[24,16\]/,
   );
   const mixed = student("lsq", 4, { importantRatio: 0.5 });
   const cache = createCache();
@@ -283,11 +293,23 @@ test("what cannot be quantised is told by name", () => {
     () => qatLoss(mixed, idsOf(1, 4), { distillation: {} }),
     /need a teacher: none given/,
   );
+  const taughtBy = (other: Partial<LlamaConfig>) => {
+    const shape = { ...config, ...other };
+    const teacher = { params: initLlama(shape, key(8)), config: shape };
+    const s = student("lsq", 4, 4);
+    const objective = {
+      distillation: {},
+      distribution: { weight: 1, sign: "intended" },
+    } as const;
+    return () => qatLoss(s, idsOf(1, 4), objective, { teacher });
+  };
+  assert.throws(taughtBy({ vocabSize: 40 }), /same vocabSize: 32 and 40/);
+  assert.throws(taughtBy({ numLayers: 1 }), /same numLayers: 2 and 1/);
+  assert.throws(taughtBy({ numHeads: 2 }), /same numHeads: 4 and 2/);
 });
 
 test("a matrix of zeros stays zero instead of becoming NaN", () => {
   for (const name of Object.keys(METHODS) as MethodName[]) {
-    if (name === "pact") continue; // DoReFa divides by max|tanh w|
     const params = initLlama(config, key(7));
     const { weight } = params.model.layers[0].self_attn.v_proj;
     (weight as tf.Variable).assign(tf.zerosLike(weight));

@@ -417,14 +417,50 @@ test("wrong input is refused with what was given", () => {
     const values = up_proj.weight.dataSync().slice();
     values[7] = value;
     up_proj.weight = tf.tensor(values, up_proj.weight.shape);
-    assert.throws(
-      () => createEngine(broken, SHAPE, { weights: { bits: 4 } }),
-      new RegExp(`layers\\.1\\.mlp\\.up_proj\\.weight .*${value} at 7`),
-    );
+    for (const bits of [4, 32]) {
+      assert.throws(
+        () => createEngine(broken, SHAPE, { weights: { bits } }),
+        new RegExp(`layers\\.1\\.mlp\\.up_proj\\.weight .*${value} at 7`),
+      );
+    }
   }
   assert.throws(
     () => createEngine(params, { ...SHAPE, intermediateSize: 45 }),
     /gate_proj\.weight must be \[45,32\]: \[44,32\]/,
+  );
+  tf.dispose(params);
+});
+
+test("a depth whose sums could overflow is refused with the layer's name", () => {
+  // Codes of 8 bits reach 128 times 128: at most 2^31 / 2^14 = 131072 products.
+  const wide: LlamaConfig = {
+    ...SHAPE,
+    hiddenSize: 4,
+    numHeads: 1,
+    numKvHeads: 1,
+    numLayers: 1,
+    intermediateSize: 140_000,
+  };
+  const params = initLlama(wide, key(0));
+  const eight = createEngine(params, wide, { weights: { bits: 8 } });
+  assert.throws(
+    () => eight.prefill([1, 2]),
+    /below 2\^31, .*depth 140000; .*, in model\.layers\.0\.mlp\.down_proj/,
+  );
+  // Codes of 4 bits do not reach so far.
+  const four = createEngine(params, wide, {
+    weights: { bits: 4 },
+    activations: { bits: 4 },
+  });
+  assert.ok(four.prefill([1, 2]).every(Number.isFinite));
+  // Codes from elsewhere that do not fit are told with the layer too.
+  const none = { codes: new Int8Array(16), scale: [0] };
+  assert.throws(
+    () =>
+      createEngine(params, wide, {
+        weights: { bits: 8, quantize: () => none },
+      }),
+    /scale must be positive .*, in model\.layers\.0\.self_attn\.q_proj/,
   );
   tf.dispose(params);
 });

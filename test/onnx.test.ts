@@ -611,6 +611,27 @@ test("matmulinteger rounds inputs to the range of the moment", () => {
   closeTo(logits.data, expected, LOGIT_TOLERANCE);
 });
 
+test("8-bit weights are stored from 0 to 255, whose products no runtime saturates", () => {
+  const { params, config } = loadHuggingFace(path.join(FIXTURES, "llama-gqa"));
+  const name = "model.layers.0.self_attn.q_proj.weight";
+  const values = flatten(params)[name].dataSync() as Float32Array;
+  const [rows, columns] = flatten(params)[name].shape;
+  const { codes } = roundToNearest(values, [rows, columns], { bits: 8 });
+  for (const weights of ["qdq-int8", "matmulinteger"] as const) {
+    const { graph } = exportOnnx(params, config, { weights });
+    const types = new Set(graph.initializers.map(({ dtype }) => dtype));
+    assert.not.ok(types.has("int8"), weights);
+    const stored = graph.initializers.find((tensor) =>
+      tensor.name === `${name}.codes`
+    )!;
+    // Turned round: row 1, column 0 is the second number.
+    assert.equal(Array.from(stored.data.slice(0, 2), Number), [
+      codes[0] + 128,
+      codes[columns] + 128,
+    ]);
+  }
+});
+
 test("matmulnbits is our model with 4-bit groups, a short last group too", () => {
   // 24 columns make a group of 16 and one of 8.
   const options = { weights: "matmulnbits", groupSize: 16 } as const;
@@ -671,8 +692,9 @@ test("options and parameters that do not fit are refused", () => {
   (q as ReturnType<typeof tf.variable>).assign(tf.fill(q.shape, NaN));
   assert.throws(
     () => run({ weights: "matmulnbits" }),
-    /NaN at row 0, column 0 of model\.layers\.0\.self_attn\.q_proj/,
+    /model\.layers\.0\.self_attn\.q_proj\.weight must be finite: NaN at 0/,
   );
+  assert.throws(() => run({}), /must be finite: NaN at 0/);
 });
 
 test.run();

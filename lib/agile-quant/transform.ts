@@ -112,7 +112,16 @@ export function smooth(
     );
   }
   return moveFactors(params, config, ({ site, readers }, named) => {
-    const { low, high } = ranges[site];
+    const found = ranges[site];
+    const channels = named[readers[0]].shape[1];
+    if (found?.low.length !== channels || found.high.length !== channels) {
+      throw new RangeError(
+        `Cannot smooth as ${site} must have a range for each of ${channels} channels: ${
+          found?.high.length ?? "none"
+        }`,
+      );
+    }
+    const { low, high } = found;
     const range = high.map((h, c) => Math.max(h, -low[c]));
     return smoothFactors(
       range,

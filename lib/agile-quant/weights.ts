@@ -22,6 +22,7 @@ import {
   symmetric,
 } from "../core/quantizer.ts";
 import type { WeightCodes } from "../core/integer/layers.ts";
+import { checkParameters } from "../core/parameters.ts";
 import { flatten, type Tensor, tf } from "../core/tensor.ts";
 import { gptq, hessian } from "./gptq.ts";
 
@@ -94,19 +95,6 @@ function groupSizeOf(
   return group;
 }
 
-function checkFinite(weight: Tensor, name: string): void {
-  const values = weight.dataSync();
-  for (let i = 0; i < values.length; i++) {
-    if (!Number.isFinite(values[i])) {
-      throw new RangeError(
-        `Cannot quantise ${name}.weight as every number must be finite: ${
-          values[i]
-        } at ${i}`,
-      );
-    }
-  }
-}
-
 /** Round to nearest: (max - min) / (2^bits - 1) per group, or max|w| / (2^(bits - 1) - 1) around 0. */
 function roundWeight(
   weight: Tensor,
@@ -163,6 +151,7 @@ export interface QuantizedWeights {
  * @param batches int32 [B, T] each, the calibration set of GPTQ; not read by round to nearest
  * @throws {RangeError} if bits or groups do not fit, a weight is NaN or infinite (the message has its name), or
  * GPTQ has no batch
+ * @throws {TypeError} if the parameters are not those of the configuration
  */
 export function quantizeWeights(
   params: LlamaParams,
@@ -172,6 +161,7 @@ export function quantizeWeights(
 ): QuantizedWeights {
   const { method = "gptq", bits = 4, groupSize, order, dampening } = options;
   grid({ bits });
+  checkParameters(params, config, "quantise");
   const named: Record<string, Tensor> = { ...flatten(params) };
   const names = linearNames(config.numLayers);
   const groups = Object.fromEntries(
@@ -179,7 +169,6 @@ export function quantizeWeights(
       name,
     ) => [name, groupSizeOf(named[`${name}.weight`], name, groupSize)]),
   );
-  for (const name of names) checkFinite(named[`${name}.weight`], name);
   const errors: Record<string, number> = {};
   const codes: Record<string, WeightCodes> = {};
   let cost = 0;

@@ -49,6 +49,7 @@ import {
   sampleToken,
 } from "./llama.ts";
 import { parameterShapes, resolveConfig } from "./llama.ts";
+import { checkParameters } from "./parameters.ts";
 import {
   absMax,
   estimated,
@@ -70,11 +71,14 @@ export interface EngineWeights {
   quantize?: (weight: Tensor, module: string) => WeightCodes;
 }
 
-/** Step of a calibrated input. */
+/** How one input is quantised. */
 export interface EngineStep {
-  scale: number;
+  /** Calibrated step; default from the values themselves, at every call. */
+  scale?: number;
   /** Whole; default 0. */
   zeroPoint?: number;
+  /** Default the bits of all inputs. */
+  bits?: number;
 }
 
 /**
@@ -238,6 +242,21 @@ function choose(
   return chosen;
 }
 
+/** The same function, whose RangeErrors say in which module. */
+function within<Args extends unknown[], Result>(
+  module: string,
+  work: (...args: Args) => Result,
+): (...args: Args) => Result {
+  return (...args) => {
+    try {
+      return work(...args);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new RangeError(`${error.message}, in ${module}`);
+    }
+  };
+}
+
 /** Symmetric codes to nearest, one scale an output. */
 function nearestCodes(
   weight: Tensor,
@@ -318,22 +337,12 @@ export function createEngine(
   const memory = openIntegerEngine({ build: options.build });
   const floats = openFloats(memory, { blas });
   const { kernels } = floats;
+  checkParameters(params, config, "build an engine");
   const named = flatten(params as unknown as ParamTree);
   const shapes = parameterShapes(config);
   let modelBytes = 0;
 
-  const tensor = (name: string): Tensor => {
-    const found = named[name];
-    const shape = shapes[name];
-    if (found === undefined || `${found.shape}` !== `${shape}`) {
-      throw new TypeError(
-        `Cannot build an engine as ${name} must be [${shape}]: ${
-          found === undefined ? "missing" : `[${found.shape}]`
-        }`,
-      );
-    }
-    return found;
-  };
+  const tensor = (name: string): Tensor => named[name];
   const place = (name: string): number => {
     const values = tensor(name).dataSync() as Float32Array;
     modelBytes += values.byteLength;
@@ -364,10 +373,10 @@ export function createEngine(
     } else {
       const codes = weights.quantize?.(weight, module) ??
         nearestCodes(weight, bits, module);
-      made = integerLayer(memory, own, codes, N, K, bias);
+      made = within(module, integerLayer)(memory, own, codes, N, K, bias);
     }
     if (placed === undefined) modelBytes += made.sizeBytes;
-    return made;
+    return { ...made, run: within(module, made.run) };
   };
   const { symmetric, granularity, signed, steps = {} } = activations;
   const site = (module: string, bits: number, own: Format): Prepare => {

@@ -146,8 +146,12 @@ function nipqScheme(
 const softplusInverse = (x: Tensor) =>
   tf.tidy(() => largest(x).expm1().log().asScalar());
 
-/** DoReFa's weights, in [-1, 1] whatever their size was. */
-const doReFa = fixed(({ bits }) => doReFaWeight({ bits }));
+/** DoReFa's weights, in [-1, 1] whatever their size was; zeros, which have no size, stay zeros. */
+const doReFa = fixed(({ bits }) => {
+  const quantize = doReFaWeight({ bits });
+  return (w) =>
+    tf.tidy(() => w.abs().max().dataSync()[0]) === 0 ? w.mul(1) : quantize(w);
+});
 
 /** LLM-QAT with one scale per matrix, as EdgeQAT compares it. */
 const llmQatScheme = fixed(({ bits }) =>

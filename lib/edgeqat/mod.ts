@@ -28,3 +28,4 @@ export * from "./methods.ts";
 export * from "./student.ts";
 export * from "./train.ts";
 export * from "./pairs.ts";
+export * from "./deploy.ts";

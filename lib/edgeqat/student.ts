@@ -17,6 +17,7 @@ import {
   type LlamaParams,
 } from "../core/llama.ts";
 import { matmul } from "../core/nn.ts";
+import { checkParameters } from "../core/parameters.ts";
 import {
   type FakeQuantizer,
   grid,
@@ -212,21 +213,6 @@ export function floatPass(): Pass {
 
 // The quantised model -------------------------------------------------------------------------------
 
-/** Throws if a weight is NaN or infinite, with its name. */
-function checkWeights(params: LlamaParams): void {
-  for (const [name, tensor] of Object.entries(flatten(params))) {
-    const values = tensor.dataSync();
-    const at = values.findIndex((value) => !Number.isFinite(value));
-    if (at >= 0) {
-      throw new RangeError(
-        `Cannot quantise "${name}" as every weight must be finite: ${
-          values[at]
-        } at ${at}`,
-      );
-    }
-  }
-}
-
 /** The numbers at each site of the float model, over all batches. */
 function observeSites(
   params: LlamaParams,
@@ -282,6 +268,7 @@ function asVariables(start: Learned): Learned {
  * @param params are the student's own from now on
  * @param calibration int32 [B, T] each; never text that is evaluated on
  * @throws {RangeError} if bits are none of 2 to 8, 16, 32, a weight is not finite, or there is no batch
+ * @throws {TypeError} if the parameters are not those of the configuration
  */
 export function createStudent(
   params: LlamaParams,
@@ -296,7 +283,7 @@ export function createStudent(
       "Cannot calibrate the student as there must be at least one batch of text: 0 batches",
     );
   }
-  checkWeights(params);
+  checkParameters(params, config, "quantise");
   const steps: Student["steps"] = {};
   for (const [name, weight] of Object.entries(flatten(params))) {
     const module = name.replace(/\.weight$/, "");

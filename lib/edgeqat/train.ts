@@ -94,6 +94,16 @@ export function qatLoss(
       "Cannot compute the loss as distillation and the distribution loss need a teacher: none given",
     );
   }
+  if (teacher !== undefined) {
+    for (const size of ["vocabSize", "numLayers", "numHeads"] as const) {
+      if (size !== "vocabSize" && distribution === undefined) continue;
+      const [ours, theirs] = [student.config[size], teacher.config[size]];
+      if (ours === theirs) continue;
+      throw new RangeError(
+        `Cannot compute the loss as student and teacher must have the same ${size}: ${ours} and ${theirs}`,
+      );
+    }
+  }
   const [B, length] = ids.shape as [number, number];
   return tf.tidy(() => {
     const inputs = ids.slice([0, 0], [B, length - 1]);

@@ -8,10 +8,19 @@
  * one that others on the machine disturbed least. "gemm" is the integer product alone; "layer" is what
  * replaces the float product: float32 in, quantised by row, multiplied, scaled, float32 out. Packing the weights
  * is done once a model and has a column of its own. Each product is checked against plain sums before its time
- * is shown.
+ * is shown. ONNX Runtime takes part if ONNX_RUNTIME names the folder where onnxruntime-node is installed; its
+ * times include its binding.
  */
+import { createRequire } from "node:module";
+import { join, resolve } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import {
+  type OnnxNode,
+  type OnnxTensor,
+  packInt4,
+  writeOnnx,
+} from "../../lib/core/formats/onnx.ts";
 import { backendInfo, ready, tf } from "../../lib/core/tensor.ts";
 import {
   type Format,
@@ -49,7 +58,7 @@ export interface IntegerRow extends Shape {
   /** Quantising the activations, a part of the layer. */
   quantizeMs: number;
   packMs: number;
-  /** Times faster than our own float32 kernel. */
+  /** Times faster than our own float32 kernel; for ONNX Runtime, than its own. */
   speedup: number;
   /** Times faster than the fastest float32 product here. */
   speedupBest: number;
@@ -199,6 +208,141 @@ function floatContenders({ m, n, k }: Shape, x: Float32Array): Contender[] {
   return contenders;
 }
 
+// What is used of onnxruntime-node, which is not a dependency.
+interface Ort {
+  Tensor: new (type: "float32", data: Float32Array, dims: number[]) => unknown;
+  InferenceSession: {
+    create(bytes: Uint8Array, options: object): Promise<{
+      run(feeds: Record<string, unknown>): Promise<unknown>;
+    }>;
+  };
+}
+
+interface OrtContender {
+  engine: string;
+  storedBits: number;
+  layer: () => Promise<unknown>;
+}
+
+/** Columns that share a scale in MatMulNBits. */
+const BLOCK = 32;
+
+/** One linear layer as ONNX Runtime computes it: in float32, in 8-bit and in 4-bit weights. */
+async function ortContenders(
+  folder: string,
+  { m, n, k }: Shape,
+  x: Float32Array,
+): Promise<OrtContender[]> {
+  const ort = createRequire(join(resolve(folder), "package.json"))(
+    "onnxruntime-node",
+  ) as Ort;
+  const scales = (name: string, count: number): OnnxTensor => ({
+    name,
+    dtype: "float32",
+    shape: [count],
+    data: new Float32Array(count).fill(0.01),
+  });
+  const codes = randomInts(key(2), n * k, 0, 16);
+  const node = (
+    opType: string,
+    inputs: string[],
+    outputs: string[],
+    attributes: Record<string, number> = {},
+    domain?: string,
+  ): OnnxNode => ({
+    opType,
+    inputs,
+    outputs,
+    name: outputs[0],
+    ...(domain && { domain }),
+    attributes: Object.fromEntries(
+      Object.entries(attributes).map((
+        [name, value],
+      ) => [name, { type: "int", value }]),
+    ),
+  });
+  const kinds: [string, number, OnnxNode[], OnnxTensor[]][] = [
+    ["MatMul float32", 32, [node("MatMul", ["x", "w"], ["y"])], [{
+      name: "w",
+      dtype: "float32",
+      shape: [k, n],
+      data: normal(key(6), k * n),
+    }]],
+    ["MatMulInteger", 8, [
+      node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+      node("MatMulInteger", ["q", "w", "z", "zero"], ["sums"]),
+      node("Cast", ["sums"], ["float"], { to: 1 }),
+      node("Mul", ["s", "scales"], ["both"]),
+      node("Mul", ["float", "both"], ["y"]),
+    ], [
+      {
+        name: "w",
+        dtype: "uint8",
+        shape: [k, n],
+        data: Uint8Array.from(codes),
+      },
+      { name: "zero", dtype: "uint8", shape: [], data: Uint8Array.of(8) },
+      scales("scales", n),
+    ]],
+    ["MatMulNBits, level 4", 4, [
+      node("MatMulNBits", ["x", "w", "scales"], ["y"], {
+        K: k,
+        N: n,
+        bits: 4,
+        block_size: BLOCK,
+        accuracy_level: 4,
+      }, "com.microsoft"),
+    ], [
+      {
+        name: "w",
+        dtype: "uint8",
+        shape: [n, k / BLOCK, BLOCK / 2],
+        data: packInt4(codes, "uint4"),
+      },
+      scales("scales", n * k / BLOCK),
+    ]],
+  ];
+  const input = new ort.Tensor("float32", x, [m, k]);
+  return await Promise.all(
+    kinds.map(async ([name, storedBits, nodes, initializers]) => {
+      const session = await ort.InferenceSession.create(
+        writeOnnx({
+          irVersion: 8,
+          opsets: { "": 18, "com.microsoft": 1 },
+          graph: {
+            name: "layer",
+            nodes,
+            initializers,
+            inputs: [{ name: "x", dtype: "float32", shape: [m, k] }],
+            outputs: [{ name: "y", dtype: "float32", shape: [m, n] }],
+          },
+        }),
+        { intraOpNumThreads: 1, interOpNumThreads: 1, logSeverityLevel: 3 },
+      );
+      return {
+        engine: `ONNX Runtime ${name}`,
+        storedBits,
+        layer: () => session.run({ x: input }),
+      };
+    }),
+  );
+}
+
+/** As `fastest`, of work that is not done when it returns. */
+async function fastestOf(
+  work: () => Promise<unknown>,
+  milliseconds: number,
+): Promise<number> {
+  let best = Infinity;
+  const end = now() + milliseconds;
+  for (let i = 0; i < 2 || now() < end; i++) {
+    const start = now();
+    await work();
+    best = Math.min(best, now() - start);
+  }
+  return best;
+}
+
 /** Milliseconds of the fastest of as many runs as fit into `milliseconds`, at least two. */
 function fastest(work: () => void, milliseconds: number): number {
   let best = Infinity;
@@ -213,10 +357,17 @@ function fastest(work: () => void, milliseconds: number): number {
 
 /** Every engine at every shape. */
 export async function measureIntegers(
-  { shapes = SHAPES, rounds = 3, milliseconds = 30 }: {
+  {
+    shapes = SHAPES,
+    rounds = 3,
+    milliseconds = 30,
+    ort = process.env.ONNX_RUNTIME,
+  }: {
     shapes?: Shape[];
     rounds?: number;
     milliseconds?: number;
+    /** Folder of onnxruntime-node. */
+    ort?: string;
   } = {},
 ): Promise<IntegerRow[]> {
   await ready();
@@ -238,7 +389,13 @@ export async function measureIntegers(
       quantizeMs: Infinity,
       layerMs: Infinity,
     }));
+    const others = ort === undefined ? [] : await ortContenders(ort, shape, x);
+    const otherMs = others.map(() => Infinity);
     for (let round = 0; round < rounds; round++) {
+      for (const [i, { layer }] of others.entries()) {
+        const ms = await fastestOf(layer, milliseconds);
+        otherMs[i] = Math.min(otherMs[i], ms);
+      }
       contenders.forEach(({ gemm, quantize, layer }, i) => {
         const t = times[i];
         t.layerMs = Math.min(t.layerMs, fastest(layer, milliseconds));
@@ -254,8 +411,12 @@ export async function measureIntegers(
       });
     }
     const own = times[0].layerMs;
+    const ortOwn = Math.min(
+      ...otherMs.filter((_, i) => others[i].storedBits === 32),
+    );
     const best = Math.min(
       ...times.slice(0, floats.length).map((t) => t.layerMs),
+      ortOwn,
     );
     contenders.forEach(({ engine, storedBits, packMs }, i) => {
       const { gemmMs, quantizeMs, layerMs } = times[i];
@@ -271,6 +432,19 @@ export async function measureIntegers(
         speedupBest: best / layerMs,
       });
     });
+    others.forEach(({ engine, storedBits }, i) =>
+      rows.push({
+        ...shape,
+        engine,
+        storedBits,
+        packMs: 0,
+        gemmMs: NaN,
+        quantizeMs: 0,
+        layerMs: otherMs[i],
+        speedup: ortOwn / otherMs[i],
+        speedupBest: best / otherMs[i],
+      })
+    );
   }
   return rows;
 }

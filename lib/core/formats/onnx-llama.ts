@@ -367,6 +367,19 @@ function codesOf(
   return matrix;
 }
 
+/** The zero point of 8-bit weights as they are stored. */
+const WEIGHT_ZERO = 128;
+
+/**
+ * 8-bit codes around 128, turned to [K, N].
+ *
+ * Weights of type uint8, as int8 ones are not computed exactly everywhere: on x86 processors without VNNI the
+ * runtime's product of uint8 inputs and int8 weights saturates in 16 bits.
+ */
+function unsignedCodes(codes: Int8Array, shape: [number, number]): Uint8Array {
+  return Uint8Array.from(transpose(codes, shape), (q) => q + WEIGHT_ZERO);
+}
+
 /** x times the dequantized matrix, the input rounded to its range if there is one. */
 function qdqMatmul(
   { build, options }: Context,
@@ -407,16 +420,16 @@ function qdqMatmul(
     [
       build.constant(
         `${module}.weight.codes`,
-        "int8",
+        "uint8",
         [K, N],
-        transpose(codes, shape),
+        unsignedCodes(codes, shape),
       ),
       build.constant(`${module}.weight.scales`, "float32", [N], scales),
       build.constant(
         `${module}.weight.zero_points`,
-        "int8",
+        "uint8",
         [N],
-        new Int8Array(N),
+        new Uint8Array(N).fill(WEIGHT_ZERO),
       ),
     ],
     `${module}.weight`,
@@ -442,14 +455,19 @@ function integerMatmul(
   );
   const weight = build.constant(
     `${module}.weight.codes`,
-    "int8",
+    "uint8",
     [K, N],
-    transpose(codes, shape),
+    unsignedCodes(codes, shape),
   );
-  const zeros = build.constant("int8.zero", "int8", [], new Int8Array(1));
+  const middle = build.constant(
+    "weight.zero_point",
+    "uint8",
+    [],
+    Uint8Array.of(WEIGHT_ZERO),
+  );
   const sums = build.op(
     "MatMulInteger",
-    [q, weight, zero, zeros],
+    [q, weight, zero, middle],
     `${module}.sums`,
   );
   const float = build.op("Cast", [sums], `${module}.sums_float`, {
@@ -794,6 +812,14 @@ function check(named: Record<string, Tensor>, context: Context): void {
     throw cannotExport(
       `its parameters must be those of its configuration: ${name} ` +
         `[${given ?? "missing"}] instead of [${wanted ?? "none"}]`,
+    );
+  }
+  for (const [name, tensor] of Object.entries(named)) {
+    const values = tensor.dataSync();
+    const at = values.findIndex((value) => !Number.isFinite(value));
+    if (at < 0) continue;
+    throw cannotExport(
+      `every number of ${name} must be finite: ${values[at]} at ${at}`,
     );
   }
   const { groupSize, activations } = options;
