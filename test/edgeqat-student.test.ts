@@ -2,6 +2,7 @@ import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
   createStudent,
+  frozen,
   importantTokens,
   inferenceOptions,
   type MethodName,
@@ -81,6 +82,21 @@ test("16 bits change nothing: open attention is the model's own", () => {
   const float = forward(s.params, config, ids).dataSync() as Float32Array;
   assert.ok(difference(logitsOf(s, ids), float) < FLOAT32);
   assert.ok(difference(logitsOf(student("rtn", 4, 4), ids), float) > 1e-3);
+});
+
+test("a frozen student computes the same", () => {
+  const ids = idsOf(2, 9);
+  for (const method of ["edgeqat", "llm-qat", "pact", "nipq"] as const) {
+    const s = student(method, 4, 4);
+    const fixed = frozen(s);
+    assert.equal([...logitsOf(fixed, ids)], [...logitsOf(s, ids)], method);
+    // Its own weights: they are the rounded ones, and the student keeps the float ones.
+    const name = "model.layers.0.mlp.up_proj.weight";
+    const [own, kept] = [fixed, s].map(({ params }) =>
+      new Set(flatten(params)[name].dataSync()).size
+    );
+    assert.ok(own <= 16 && kept > 16, `${method}: ${own} and ${kept} values`);
+  }
 });
 
 test("more bits come nearer to the float model", () => {
@@ -351,18 +367,65 @@ test("rules change one word of a tagged sentence, and leave unclear ones alone",
     "A/at number/nn of/in books/nns are/ber old/jj ./.",
     "If/cs the/at book/nn were/bed old/jj ./.",
     "This/dt book/nn club/nn grows/vbz ./.",
+    "There/ex are/ber no/at old/jj books/nns here/rb ./.",
+    "There/ex is/bez a/at man/nn and/cc a/at dog/nn ./.",
+    "The/at list/nn of/in books/nns grows/vbz ./.",
+    "Books/nns grow/vb old/jj ./.",
+    "The/at men/nns knew/vbd that/cs she/pps had/hvd hurt/vbn herself/ppl ./.",
+    "The/at teachers/nns saw/vbd the/at trial/nn itself/ppl ./.",
+    "Teachers/nns say/vb the/at trial/nn itself/ppl was/bedz long/jj ./.",
+    "I/ppss told/vbd the/at man/nn about/in myself/ppl ./.",
+    "We/ppss may/md not/* see/vb ourselves/ppls ./.",
+    "He/pps saw/vbd the/at boys/nns and/cc himself/ppl ./.",
+    "They/ppss may/md not/* grow/vb ./.",
   );
   const bad = (name: keyof typeof found) => found[name].map(({ bad }) => bad);
   assert.equal(bad("determiner"), ["This books are old."]);
   assert.equal(bad("noun"), ["These book are old."]);
-  assert.equal(bad("attractor"), ["The book of maps are here."]);
-  assert.equal(bad("anaphor-gender"), ["She saw himself there."]);
-  assert.equal(bad("anaphor-number"), ["She saw themselves there."]);
+  // Not "a man and a dog", of which "are" would be right too.
+  assert.equal(bad("there"), ["There is no old books here."]);
+  assert.equal(bad("attractor"), [
+    "The book of maps are here.",
+    "The list of books grow.",
+  ]);
+  assert.equal(bad("verb"), ["This book club grow.", "Books grows old."]);
+  assert.equal(bad("base-form"), ["They may not grows."]);
+  // "Men" stand in another clause, "the trial itself" is a subject; "they saw the trial themselves" is right.
+  assert.equal(bad("anaphor-number"), [
+    "She saw themselves there.",
+    "The men knew that she had hurt themselves.",
+    "Teachers say the trial themselves was long.",
+    "I told the man about ourselves.",
+    "We may not see myself.",
+  ]);
+  assert.equal(bad("anaphor-gender"), [
+    "She saw himself there.",
+    "The men knew that she had hurt himself.",
+    "The teachers saw the trial himself.",
+    "Teachers say the trial himself was long.",
+    "He saw the boys and herself.",
+  ]);
+  // "I told the man about himself" is right.
+  assert.equal(bad("anaphor-person"), [
+    "She saw myself there.",
+    "The men knew that she had hurt myself.",
+    "The teachers saw the trial myself.",
+    "Teachers say the trial myself was long.",
+    "We may not see themselves.",
+    "He saw the boys and myself.",
+  ]);
   assert.equal(bad("irregular"), [
     "She seen herself there.",
     "He gone with him.",
+    "He seen the boys and himself.",
   ]);
-  assert.equal(bad("case"), ["Him went with him."]);
+  assert.equal(bad("case"), [
+    "Him went with him.",
+    "Me told the man about myself.",
+    "Us may not see ourselves.",
+    "Him saw the boys and himself.",
+    "Them may not grow.",
+  ]);
   assert.ok(bad("verb-be").every((text) => !text.startsWith("If")));
   assert.throws(() => minimalPairs([]), /at least one tagged document/);
 });

@@ -12,11 +12,16 @@
  * | noun                  | determiner-noun agreement       | these books / these book               |
  * | verb-be               | subject-verb agreement          | the book is / the book are             |
  * | verb                  | subject-verb agreement          | she knows / she know                   |
+ * | there                 | subject-verb agreement          | there are books / there is books       |
  * | attractor             | subject-verb agreement          | the list of books is / are             |
  * | anaphor-number        | anaphor agreement               | he ... himself / themselves            |
  * | anaphor-gender        | anaphor agreement               | he ... himself / herself               |
+ * | anaphor-person        | anaphor agreement               | we ... ourselves / themselves          |
  * | irregular             | irregular forms                 | he went / he gone                      |
+ * | base-form             | (none)                          | she will go / she will goes            |
  * | case                  | (none)                          | with him / with he                     |
+ *
+ * The second column is the field of a phenomenon (`FIELDS`).
  *
  * Scope: rules are cautious, but words of a real text can surprise them: some second sentences are
  * grammatical (a collective with a plural verb), so that even a perfect judge does not reach 100 %.
@@ -36,14 +41,27 @@ export const PHENOMENA = [
   "noun",
   "verb-be",
   "verb",
+  "there",
   "attractor",
   "anaphor-number",
   "anaphor-gender",
+  "anaphor-person",
   "irregular",
+  "base-form",
   "case",
 ] as const;
 
 export type Phenomenon = typeof PHENOMENA[number];
+
+/** Phenomena that are one kind of knowledge, under BLiMP's names where it has them. */
+export const FIELDS: Readonly<Record<string, readonly Phenomenon[]>> = {
+  "determiner-noun agreement": ["determiner", "noun"],
+  "subject-verb agreement": ["verb-be", "verb", "there", "attractor"],
+  "anaphor agreement": ["anaphor-number", "anaphor-gender", "anaphor-person"],
+  "irregular forms": ["irregular"],
+  "base forms": ["base-form"],
+  "case": ["case"],
+};
 
 export interface MinimalPairOptions {
   /** Where forms of words are looked up; default the documents themselves. */
@@ -227,12 +245,32 @@ function bePair(words: TaggedWord[], i: number) {
   return { number, other, subject, own };
 }
 
+/** "has", "have" or another verb that words[i] is in the present tense, as `bePair` without its subject. */
+function haveOrVerb(
+  words: TaggedWord[],
+  i: number,
+  { thirdPerson, base }: Forms,
+): { number: "nn" | "nns"; other: string | undefined } | undefined {
+  const { word, tag } = words[i];
+  if (tag === "vbz") return { number: "nn", other: base.get(word) };
+  if (tag === "hvz" && word === "has") return { number: "nn", other: "have" };
+  // An infinitive or a question needs a verb before it: "saw them run", "do they run".
+  const verbBefore = clause(words, i)
+    .some((token) => /^(vb|md|do|be|hv|to)/.test(token.tag));
+  if (verbBefore) return undefined;
+  if (tag === "hv" && word === "have") return { number: "nns", other: "has" };
+  return tag === "vb"
+    ? { number: "nns", other: thirdPerson.get(word) }
+    : undefined;
+}
+
 /** What an anaphor refers to, and the forms that cannot refer to it. */
 interface Anaphor {
   /** Words that it may refer to; one must come before it. */
   antecedent: (token: TaggedWord) => boolean;
-  number: string;
+  number?: string;
   gender?: string;
+  person?: string;
 }
 
 const word = (...forms: string[]) => (token: TaggedWord) =>
@@ -241,48 +279,76 @@ const word = (...forms: string[]) => (token: TaggedWord) =>
 const IS_HE = word("he", "him", "his");
 const IS_SHE = word("she", "her");
 const IS_THEY = word("they", "them", "their");
+const IS_WE = word("we", "us", "our");
+const IS_I = word("i", "me", "my");
+const IS_MAN = (token: TaggedWord) => IS_HE(token) || token.tag === "np";
+const ARE_MANY = (token: TaggedWord) => IS_THEY(token) || token.tag === "nns";
 
 const ANAPHORS: Record<string, Anaphor> = {
   himself: {
-    antecedent: (token) => IS_HE(token) || token.tag === "np",
+    antecedent: IS_MAN,
     number: "themselves",
     gender: "herself",
+    person: "myself",
   },
-  herself: { antecedent: IS_SHE, number: "themselves", gender: "himself" },
+  herself: {
+    antecedent: IS_SHE,
+    number: "themselves",
+    gender: "himself",
+    person: "myself",
+  },
   itself: {
     antecedent: (token) => word("it", "its")(token) || token.tag === "nn",
     number: "themselves",
     gender: "himself",
+    person: "myself",
   },
-  themselves: {
-    antecedent: (token) => IS_THEY(token) || token.tag === "nns",
-    number: "himself",
-  },
+  themselves: { antecedent: ARE_MANY, number: "himself", person: "ourselves" },
+  ourselves: { antecedent: IS_WE, number: "myself", person: "themselves" },
+  myself: { antecedent: IS_I, number: "ourselves", person: "himself" },
+  yourself: { antecedent: word("you", "your"), person: "himself" },
 };
 
 /** Words to which the form could refer instead, so that the sentence would stay right. */
 const OTHERS: Record<string, (token: TaggedWord) => boolean> = {
-  himself: (token) => IS_HE(token) || token.tag === "np",
+  himself: IS_MAN,
   herself: (token) => IS_SHE(token) || token.tag === "np",
-  themselves: (token) => IS_THEY(token) || token.tag === "nns",
+  themselves: ARE_MANY,
+  ourselves: IS_WE,
+  myself: IS_I,
 };
 
-/** The form in place of the anaphor at words[i] that nothing before it agrees with. */
+const FINITE = /^(vbd|vbz|bedz|bed|bez|ber|hvz|hvd|md|dod|doz)$/;
+
+/** Words that begin a clause of their own, with a subject to which its anaphors refer. */
+const SUBORDINATE = /^(cs|wps|wpo|wdt|wrb)$/;
+
+/**
+ * The form in place of the anaphor at words[i] that nothing agrees with: neither a subject right before it ("the
+ * man himself is"), nor a word of its own clause, nor, if what it refers to is outside, any word before it.
+ */
 function anaphor(
   words: TaggedWord[],
   i: number,
-  feature: "number" | "gender",
+  feature: "number" | "gender" | "person",
 ): string | undefined {
   if (!/^ppls?$/.test(tagOf(words[i]))) return undefined;
   const entry = ANAPHORS[lower(words[i])!];
   const other = entry?.[feature];
   if (other === undefined) return undefined;
-  const earlier = words.slice(0, i);
+  const own = clause(words, i);
+  const begin = own.findLastIndex(({ tag }) => SUBORDINATE.test(tag));
+  const near = own.slice(begin + 1);
+  const scope = near.some(entry.antecedent) ? near : words.slice(0, i);
+  const isSubject = words.slice(i - 1, i).some(entry.antecedent) &&
+    FINITE.test(tagOf(words[i + 1]));
+  if (feature === "number" && isSubject) return other;
   // A name may be a man's or a woman's: it counts only where its own pronoun stands beside it.
-  const named = earlier.some(IS_HE) || earlier.some(IS_SHE);
+  const named = scope.some(IS_HE) || scope.some(IS_SHE);
   const blocks = (token: TaggedWord) =>
-    OTHERS[other](token) && !(named && token.tag === "np");
-  return earlier.some(entry.antecedent) && !earlier.some(blocks)
+    OTHERS[other](token) && !(named && token.tag === "np") ||
+    feature === "person" && other === "himself" && token.tag === "nn"; // "I told the man about himself"
+  return scope.some(entry.antecedent) && !scope.some(blocks)
     ? other
     : undefined;
 }
@@ -295,8 +361,6 @@ const NOMINATIVE: Record<string, string> = {
 };
 
 const OBJECTIVE = invert(NOMINATIVE);
-
-const FINITE = /^(vbd|vbz|bedz|bed|bez|ber|hvz|hvd|md|dod|doz)$/;
 
 const RULES: Record<Phenomenon, Rule> = {
   determiner(words, i) {
@@ -323,40 +387,56 @@ const RULES: Record<Phenomenon, Rule> = {
     return number !== undefined && subject === number ? other : undefined;
   },
 
-  attractor(words, i) {
-    const { number, other, subject, own } = bePair(words, i) ?? {};
-    if (number === undefined || (subject !== "nn" && subject !== "nns")) {
-      return undefined;
+  there(words, i) {
+    if (tagOf(words[i - 1]) !== "ex") return undefined;
+    const { number, other } = bePair(words, i) ?? {};
+    let at = i + 1;
+    while (
+      /^(at|ap|cd|jj|jjr|jjt|dti|ql|rb|\*|pp\$|od)$/.test(tagOf(words[at]))
+    ) {
+      at++;
     }
-    const attracted = subject !== number &&
-      own!.some(({ tag }) => tag === "in") &&
-      own!.some(({ tag }) => tag === number);
-    const unclear = own!.some(({ tag }) => /^(cc|dtx|cs|wps|wdt)/.test(tag)) ||
-      anyOf(own!, QUANTITIES);
-    return attracted && !unclear ? other : undefined;
+    const noun = words[at];
+    // "There is a man and a dog" may be "are"; "there are a number of books" may not be "is".
+    const clear = noun?.tag === number && !QUANTITIES.includes(noun!.word) &&
+      !isNoun(tagOf(words[at + 1])) && tagOf(words[at + 1]) !== "cc";
+    return clear ? other : undefined;
   },
 
-  verb(words, i, { thirdPerson, base }) {
-    const { word, tag } = words[i];
+  attractor(words, i, forms) {
+    const subject = tagOf(before(words, i));
+    if (subject !== "nn" && subject !== "nns") return undefined;
+    const own = clause(words, i);
+    const { number, other } = bePair(words, i) ?? haveOrVerb(words, i, forms) ??
+      {};
+    if (number === undefined || subject === number) return undefined;
+    // Its subject has a noun behind "of" or "in": "the list of books".
+    const head = own.findIndex(({ tag }, j) =>
+      tag === number && tagOf(own[j + 1]) === "in"
+    );
+    const unclear = own.some(({ tag }) => /^(cc|dtx|cs|wps|wdt)/.test(tag)) ||
+      anyOf(own, QUANTITIES);
+    return head >= 0 && !unclear ? other : undefined;
+  },
+
+  verb(words, i, forms) {
+    const { number, other } = haveOrVerb(words, i, forms) ?? {};
     const subject = before(words, i);
-    const subjectTag = tagOf(subject);
-    if (tag === "vbz" || tag === "hvz") {
-      if (!/^(nn|np|pps)$/.test(subjectTag)) return undefined;
-      return tag === "hvz" && word === "has" ? "have" : base.get(word);
-    }
-    const plural = subjectTag === "nns" ||
+    const tag = tagOf(subject);
+    if (number === "nn") return /^(nn|np|pps)$/.test(tag) ? other : undefined;
+    const plural = tag === "nns" ||
       ["they", "we"].includes(lower(subject) ?? "");
-    // An infinitive or a question needs a verb before it: "saw them run", "do they run".
-    const verbBefore = clause(words, i)
-      .some((token) => /^(vb|md|do|be|hv|to|in)/.test(token.tag));
-    if (!plural || verbBefore) return undefined;
-    if (tag === "hv" && word === "have") return "has";
-    return tag === "vb" ? thirdPerson.get(word) : undefined;
+    const preposition = clause(words, i).some((token) =>
+      token.tag.startsWith("in")
+    );
+    return plural && !preposition ? other : undefined;
   },
 
   "anaphor-number": (words, i) => anaphor(words, i, "number"),
 
   "anaphor-gender": (words, i) => anaphor(words, i, "gender"),
+
+  "anaphor-person": (words, i) => anaphor(words, i, "person"),
 
   irregular(words, i) {
     const { word, tag } = words[i];
@@ -369,6 +449,15 @@ const RULES: Record<Phenomenon, Rule> = {
         : IRREGULAR_VERBS[word];
     }
     return undefined;
+  },
+
+  "base-form"(words, i, { thirdPerson }) {
+    let at = i - 1;
+    while (/^(rb|\*)$/.test(tagOf(words[at]))) at--;
+    return words[i].tag === "vb" &&
+        /^(md|to|do|doz|dod)$/.test(tagOf(words[at]))
+      ? thirdPerson.get(words[i].word)
+      : undefined;
   },
 
   case(words, i) {
@@ -385,10 +474,12 @@ const RULES: Record<Phenomenon, Rule> = {
 
 // Pairs ---------------------------------------------------------------------------------------------
 
-/** `word` with the capital of `like`; "I" keeps its own. */
-function withCase(word: string, like: string): string {
+/** `word` with the capital of words[i], in whose place it stands; that of "I" says nothing. */
+function withCase(word: string, words: TaggedWord[], i: number): string {
   if (word === "i") return "I";
-  return /^[A-Z]/.test(like) && like !== "I"
+  const like = words[i].word;
+  const begins = words.slice(0, i).every(({ tag }) => !/\w/.test(tag));
+  return /^[A-Z]/.test(like) && (like !== "I" || begins)
     ? word[0].toUpperCase() + word.slice(1)
     : word;
 }
@@ -442,7 +533,7 @@ function wrong(
     const other = rule(words, i, forms);
     if (other === undefined) continue;
     const changed = words.map(({ word }) => word);
-    changed[i] = withCase(other, words[i].word);
+    changed[i] = withCase(other, words, i);
     return joinWords(changed);
   }
   return undefined;

@@ -15,6 +15,7 @@ import {
   type ForwardOptions,
   type LlamaConfig,
   type LlamaParams,
+  nestParams,
 } from "../core/llama.ts";
 import { matmul } from "../core/nn.ts";
 import { checkParameters } from "../core/parameters.ts";
@@ -437,4 +438,27 @@ export function studentPass(
 /** Options of `forward` and the evaluations of core/llama.ts that compute as the student does. */
 export function inferenceOptions(student: Student): ForwardOptions {
   return studentPass(student).options;
+}
+
+/**
+ * The student with its weights rounded once: it computes the same numbers, without rounding them at every pass.
+ *
+ * @param student as it is after training; what is rounded here no longer follows it
+ * @returns weights of its own, which the caller disposes, and the student's steps
+ */
+export function frozen(student: Student): Student {
+  const { params, options, steps } = student;
+  const { method, weightBits: bits } = options;
+  const rounded = Object.entries(flatten(params)).map(([name, weight]) => {
+    const learned = steps[name.replace(/\.weight$/, "")]?.[widthName(bits)];
+    const round = bits > 8 || learned === undefined
+      ? (x: Tensor) => x.clone()
+      : method.weight.quantizer(learned, { bits, signed: true });
+    return [name, tf.tidy(() => round(weight))] as const;
+  });
+  return {
+    ...student,
+    params: nestParams(Object.fromEntries(rounded)),
+    options: { ...options, weightBits: 16 },
+  };
 }

@@ -5,7 +5,7 @@ import {
   lineFigure,
   scatterFigure,
 } from "../core/figure.ts";
-import { PHENOMENA } from "../core/minimal-pairs.ts";
+import { FIELDS, PHENOMENA } from "../core/minimal-pairs.ts";
 import { key } from "../core/rng.ts";
 import {
   type ArmSummary,
@@ -59,9 +59,11 @@ function gain(ours: ArmSummary, theirs: ArmSummary): Measurement {
   const [a, b] = [ours, theirs].map(({ metrics }) =>
     metrics.accuracyPercent.values
   );
-  const n = Math.max(a.length, b.length);
+  const n = a.length === 1 || b.length === 1
+    ? Math.max(a.length, b.length)
+    : Math.min(a.length, b.length);
   const at = (values: number[]) =>
-    Array.from({ length: n }, (_, s) => values[s % values.length]);
+    values.length === 1 ? new Array(n).fill(values[0]) : values.slice(0, n);
   const overSeeds = pairedDifference(at(a), at(b));
   const right = ours.series.right.mean;
   const overPairs = bootstrapInterval(
@@ -152,6 +154,15 @@ export function measure(
   compare("edgeqat-w8a8-float", "w8a8/both", "float");
   compare("edgeqat-w4a8-float", "w4a8/both", "float");
   compare("edgeqat-losses", `${width}/both`, `${width}/base`, lossGap);
+  const released = ["both-released", "base-released"]
+    .map((name) => find(`${width}/${name}`));
+  if (released[0] && released[1] && "edgeqat-losses" in measured) {
+    const { value, low, high } = lossGap(released[0], released[1]);
+    measured["edgeqat-losses"].note +=
+      `; with the divergence as released, which counts ${config.training.length} times as much beside them, ${
+        value.toFixed(3)
+      } [${low.toFixed(3)}, ${high.toFixed(3)}]`;
+  }
   compare(
     "edgeqat-losses-order",
     `${width}/distribution`,
@@ -181,6 +192,13 @@ const COLUMNS: [string, string][] = [
   ["size (MB)", "sizeMB"],
 ];
 
+/** The first word of a phenomenon's field. */
+function fieldOf(phenomenon: typeof PHENOMENA[number]): string {
+  const [field] = Object.entries(FIELDS)
+    .find(([, own]) => own.includes(phenomenon))!;
+  return field.split(" ")[0];
+}
+
 export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
   const runs = trained(arms);
   const rankings = runs.filter(({ metrics }) => "causalTestLoss" in metrics);
@@ -188,9 +206,11 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     id: "edgeqat-arms",
     title: "All arms",
     caption:
-      `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model; one scale per matrix throughout. Mean ± half of the 95 % interval over seeds (${config.seeds} at ${
+      `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model; one scale per matrix throughout. Mean ± half of the 95 % interval over seeds (${
+        config.seeds + config.extraSeeds
+      } at ${
         headline(config).toUpperCase()
-      } and for the arms that claims compare, ${config.otherSeeds} elsewhere). Size: matrices of the blocks in the bits of the weights, all else 16 bits, counted.`,
+      } where claims are about few points, ${config.seeds} elsewhere at that width and for other arms that claims compare, ${config.otherSeeds} for the rest). Size: matrices of the blocks in the bits of the weights, all else 16 bits, counted.`,
     columns: [
       "arm",
       "variant",
@@ -213,9 +233,10 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     id: "edgeqat-phenomena",
     title: "Minimal pairs by phenomenon",
     caption:
-      "Share of pairs in % whose grammatical sentence is the more likely one; 50 % is chance. Real sentences from held-out documents of the Brown corpus, one word changed by a rule; not BLiMP itself. The number of pairs is in the first row.",
+      "Share of pairs in % whose grammatical sentence is the more likely one; 50 % is chance. Real sentences from held-out documents of the Brown corpus, one word changed by a rule; not BLiMP itself. The number of pairs is in the second row. A model that agrees a verb with the nearest noun is below chance where that is not its subject (attractor).",
     columns: ["arm", ...PHENOMENA],
     rows: [
+      ["field", ...PHENOMENA.map((name) => fieldOf(name))],
       ...arms.filter(({ id }) => id === "data").map(({ metrics }) => [
         "pairs",
         ...PHENOMENA.map((name) => metrics[`pairs.${name}`]?.mean ?? null),
@@ -277,7 +298,9 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         id: "edgeqat-ablation",
         title: `Minimal pairs at ${width.toUpperCase()}`,
         caption:
-          `Mean over phenomena of the pairs that are judged right; chance is 50 %. 95 % intervals over ${config.seeds} seeds.`,
+          `Mean over phenomena of the pairs that are judged right; chance is 50 %. 95 % intervals over ${config.seeds} seeds or, where arms differ by little, ${
+            config.seeds + config.extraSeeds
+          }.`,
         x: "variant",
         y: "accuracy",
         yAxis: { title: "minimal pairs right", unit: "%" },
