@@ -428,7 +428,13 @@ function envelopeFigure(fpga: ArmSummary): FigureSpec {
       "DeiT-T, -S and -B by the model, 8-bit rows": "points",
       "largest at the paper's speeds by the model": "points",
     },
-    xAxis: { title: "speed", unit: "FPS", scale: "log" },
+    height: 560,
+    xAxis: {
+      title: "speed",
+      unit: "FPS",
+      scale: "log",
+      ticks: [50, ...QUASAR_POINTS.map(({ fps }) => fps), 400],
+    },
     yAxis: { title: "products of one image", unit: "G", scale: "log" },
   });
 }
@@ -463,7 +469,12 @@ export function figures(arms: ArmSummary[]): FigureSpec[] {
       y: "accuracy",
       series: "series",
       order: s.foundTarget.mean.map(label),
-      xAxis: { title: "modelled speed", unit: "FPS", scale: "log" },
+      xAxis: {
+        title: "modelled speed",
+        unit: "FPS",
+        scale: "log",
+        ticks: [10000, 20000, 30000, 50000],
+      },
       yAxis: { title: "accuracy", unit: "%" },
     }),
     ...setsOf(arms).flatMap((set) => {
@@ -540,6 +551,7 @@ export function figures(arms: ArmSummary[]): FigureSpec[] {
         title: "products per byte of weights",
         unit: "MAC/B",
         scale: "log",
+        ticks: [0.25, 1, 4, 16, 64],
       },
       yAxis: { title: "rate", unit: "MAC/cycle", scale: "log" },
     }),
