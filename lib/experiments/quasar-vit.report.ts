@@ -8,6 +8,7 @@ import {
   type ResultTable,
 } from "../core/runs.ts";
 import { mean, pairedDifference } from "../core/stats.ts";
+import { PUBLISHED, QUASAR_POINTS } from "../quasar-vit/mod.ts";
 
 const RESOURCES: Record<string, string> = {
   dsp: "DSP",
@@ -16,11 +17,19 @@ const RESOURCES: Record<string, string> = {
 };
 const SIZES = ["large", "middle", "small"];
 const POLICIES = ["row-wise", "layer-wise", "uniform"];
-const POINTS = [
-  { fps: 101.5, top1: 80.4 },
-  { fps: 159.6, top1: 78.6 },
-  { fps: 251.6, top1: 74.9 },
-];
+const FASHION = "fashion-mnist";
+/** Supernets that differ in how they are trained. */
+const SUPERNETS: Record<string, string> = {
+  scaled: "layer scaling, one sub-network a step",
+  unscaled: "no layer scaling",
+  sandwich: "layer scaling, sandwich rule",
+};
+/** What an envelope allows, by the metric that holds it. */
+const ENVELOPES: Record<string, string> = {
+  peakGmacs: "four products a block and cycle",
+  factor3Gmacs: "three products",
+  sustainedGmacs: "the rate of Auto-ViT-Acc",
+};
 
 /** Values per seed of a metric, or of the mean of several. */
 function valuesOf(arm: ArmSummary, names: string[]): number[] {
@@ -46,12 +55,34 @@ const two = (x: number) => Number(x.toFixed(2));
 const names = (search: ArmSummary, policy: string, what: string) =>
   shares(search).map((share) => `${policy} ${share} ${what}`);
 
+/** Data sets with a supernet. */
+function setsOf(arms: ArmSummary[]): string[] {
+  return [
+    ...new Set(
+      arms.filter(({ id }) => id.includes("/")).map(({ id }) =>
+        id.split("/")[0]
+      ),
+    ),
+  ];
+}
+
+/** An arm of a data set, or none where it was not run. */
+const maybe = (arms: ArmSummary[], set: string, part: string) =>
+  arms.find(({ id }) => id === `${set}/${part}`);
+
+/** The mean and half the width of its interval, where there is one. */
+function spread(arm: ArmSummary, name: string): string {
+  const { mean, low, high, n } = arm.metrics[name];
+  return n < 2
+    ? mean.toFixed(1)
+    : `${mean.toFixed(1)} ± ${((high - low) / 2).toFixed(1)}`;
+}
+
 /** What each claim measures. */
 export function measure(arms: ArmSummary[]): Record<string, Measurement> {
-  const scaled = findArm(arms, "scaled");
-  const unscaled = findArm(arms, "unscaled");
-  const alone = findArm(arms, "alone");
-  const search = findArm(arms, "search");
+  const own = (part: string) => findArm(arms, `${FASHION}/${part}`);
+  const [scaled, unscaled] = [own("scaled"), own("unscaled")];
+  const [alone, search] = [own("alone"), own("search")];
   const policy = (better: string, worse: string): Measurement => ({
     ...difference(
       search,
@@ -119,13 +150,71 @@ const cpuTimes = (pareto: ArmSummary) =>
   pareto.series.modelMs.mean.map((_, i) => pareto.timings[`cpuMs ${i}`].mean);
 
 export function tables(arms: ArmSummary[]): ResultTable[] {
-  const search = findArm(arms, "search");
-  const pareto = findArm(arms, "pareto");
-  const alone = findArm(arms, "alone");
+  const pareto = findArm(arms, `${FASHION}/pareto`);
+  const alone = findArm(arms, `${FASHION}/alone`);
   const fpga = findArm(arms, "fpga");
   const s = pareto.series;
-  const n = search.seeds.length;
+  const n = alone.seeds.length;
+  const sets = setsOf(arms);
+  const searches = sets.flatMap((set) => maybe(arms, set, "search") ?? []);
+  const setOf = ({ config }: ArmSummary) => config.data as string;
   return [
+    {
+      id: "quasar-vit-supernets",
+      title: "Ways to train a supernet",
+      caption:
+        `Test accuracy with inherited weights, intervals of 95 % over seeds: ${alone.config.sampled} sub-networks drawn at random, the same for all, and both extremes. As many passes of sub-networks for each; the sandwich rule has the largest, the smallest and two others in a step. Settings are chosen on validation images, as many tried with and without layer scaling.`,
+      columns: [
+        "data",
+        "supernet",
+        "learning rate",
+        "first factor",
+        "random ones (%)",
+        "largest (%)",
+        "smallest (%)",
+        "training (s of the processor)",
+      ],
+      rows: sets.flatMap((set) =>
+        Object.entries(SUPERNETS).flatMap(([part, name]) => {
+          const net = maybe(arms, set, part);
+          if (net === undefined) return [];
+          const { metrics } = findArm(arms, `${set}/tune`);
+          const kind = part === "unscaled" ? part : "scaled";
+          return [[
+            set,
+            name,
+            metrics[`${kind}LearningRate`].mean,
+            part === "unscaled" ? null : metrics.scaledLayerScale.mean,
+            spread(net, "accuracy"),
+            spread(net, "largest"),
+            spread(net, "smallest"),
+            Number(net.timings.trainSeconds.mean.toFixed(1)),
+          ]];
+        })
+      ),
+    },
+    {
+      id: "quasar-vit-searches",
+      title: "Evolution and random search under a limit of speed",
+      caption:
+        "The best sub-network of each search with inherited weights; as many evaluations for both; intervals of 95 % over supernets.",
+      columns: [
+        "data",
+        "search",
+        "evaluations",
+        "validation accuracy (%)",
+        "test accuracy (%)",
+      ],
+      rows: searches.flatMap((search) =>
+        ["evolution", "random"].map((name) => [
+          setOf(search),
+          name,
+          search.config.evaluations as number,
+          spread(search, `${name}Score`),
+          spread(search, `${name}Test`),
+        ])
+      ),
+    },
     {
       id: "quasar-vit-found",
       title: "Found for three speeds",
@@ -158,34 +247,38 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
       id: "quasar-vit-precision",
       title: "Where precision may differ, at equal bit operations",
       caption:
-        `Best of a search of ${search.config.evaluations} evaluations under each limit, weights inherited; mean of ${n} supernets. The limit is a share of the largest sub-network's bit operations.`,
+        `Best of a search of ${alone.config.evaluations} evaluations under each limit, weights inherited; intervals of 95 % over ${n} supernets. The limit is a share of the largest sub-network's bit operations.`,
       columns: [
+        "data",
         "limit (share)",
         "precision",
         "validation accuracy (%)",
         "test accuracy (%)",
         "bit operations used (share)",
       ],
-      rows: shares(search).flatMap((share) =>
-        POLICIES.map((policy) => [
-          share,
-          policy,
-          two(at(search, `${policy} ${share} score`)),
-          two(at(search, `${policy} ${share} test`)),
-          two(at(search, `${policy} ${share} bits`)),
-        ])
+      rows: searches.flatMap((search) =>
+        shares(search).flatMap((share) =>
+          POLICIES.map((policy) => [
+            setOf(search),
+            share,
+            policy,
+            spread(search, `${policy} ${share} score`),
+            spread(search, `${policy} ${share} test`),
+            two(at(search, `${policy} ${share} bits`)),
+          ])
+        )
       ),
     },
     {
       id: "quasar-vit-alone",
       title: "Inherited and trained alone",
       caption:
-        `As many steps for each network trained alone as for the whole supernet; mean of ${n} seeds.`,
+        `${FASHION}; as many steps for each network trained alone as for the whole supernet; intervals of 95 % over ${n} seeds.`,
       columns: ["sub-network", "inherited (%)", "alone (%)"],
       rows: SIZES.map((size) => [
         size,
-        two(at(alone, `${size}Inherited`)),
-        two(at(alone, `${size}Alone`)),
+        spread(alone, `${size}Inherited`),
+        spread(alone, `${size}Alone`),
       ]),
     },
     {
@@ -195,9 +288,15 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
         `Products of random sub-networks with the integer kernels, one thread, one image; rank correlation ${
           rankCorrelation(cpuTimes(pareto), s.modelMs.mean).toFixed(2)
         }. Another machine than the modelled one: only the order can agree.`,
-      columns: ["MACs (M)", "this processor (ms)", "FPGA model (ms)"],
+      columns: [
+        "MACs (M)",
+        "mean share of 8-bit rows",
+        "this processor (ms)",
+        "FPGA model (ms)",
+      ],
       rows: cpuTimes(pareto).map((ms, i) => [
         two(s.cpuMmacs.mean[i]),
+        two(s.cpuRatio8.mean[i]),
         Number(ms.toFixed(3)),
         Number(s.modelMs.mean[i].toFixed(3)),
       ]),
@@ -223,6 +322,20 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
       ]),
     },
     {
+      id: "quasar-vit-published",
+      title: "Published designs and the model",
+      caption:
+        "Rows of calibration fit by construction; the others test the model, and only say that a target was met.",
+      columns: ["design", "published (FPS)", "model (FPS)", "use", "source"],
+      rows: PUBLISHED.map(({ id, system, fps, relation, use, source }) => [
+        system,
+        relation === "at least" ? `at least ${fps}` : fps.toFixed(1),
+        Number(at(fpga, `published ${id}`).toFixed(1)),
+        use,
+        source,
+      ]),
+    },
+    {
       id: "quasar-vit-envelope",
       title: "What could run at the paper's three speeds",
       caption:
@@ -235,7 +348,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
         "Auto-ViT-Acc's rate (G MACs)",
         "largest DeiT of the model, 4-bit rows (G MACs)",
       ],
-      rows: POINTS.map(({ fps, top1 }) => [
+      rows: QUASAR_POINTS.map(({ fps, top1 }) => [
         fps,
         top1,
         ...["peakGmacs", "factor3Gmacs", "sustainedGmacs", "modelGmacs"].map((
@@ -246,9 +359,88 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
   ];
 }
 
+/** The best score after each evaluation. */
+function searchFigure(search: ArmSummary, set: string): FigureSpec {
+  return lineFigure(
+    ["evolution", "random"].flatMap((name) =>
+      search.series[`${name}Best`].mean.map((best, i) => ({
+        evaluations: i + 1,
+        best,
+        search: name,
+      }))
+    ),
+    {
+      id: `quasar-vit-search-${set}`,
+      title: `The best so far under a limit of speed: ${set}`,
+      caption:
+        `Mean of ${search.seeds.length} supernets; validation images, inherited weights.`,
+      x: "evaluations",
+      y: "best",
+      series: "search",
+      marks: { evolution: "line", random: "line" },
+      xAxis: { title: "evaluations" },
+      yAxis: { title: "best accuracy so far", unit: "%" },
+    },
+  );
+}
+
+/** How large a model can be at each speed: envelopes, what the calibrated model says, the paper's three speeds. */
+function envelopeFigure(fpga: ArmSummary): FigureSpec {
+  const speeds = [40, ...QUASAR_POINTS.map(({ fps }) => fps), 400];
+  const [{ fps: known }] = QUASAR_POINTS;
+  const model = (rows: string, ratio8: number) =>
+    ["tiny", "small", "base"].map((size) => ({
+      fps: at(fpga, `fps ${size} ${ratio8}`),
+      gmacs: at(fpga, `gmacs ${size}`),
+      series: `DeiT-T, -S and -B by the model, ${rows}`,
+    }));
+  return lineFigure([
+    // An envelope is a rate of products, so one speed gives all.
+    ...Object.entries(ENVELOPES).flatMap(([metric, series]) =>
+      speeds.map((fps) => ({
+        fps,
+        gmacs: at(fpga, `${metric} ${known}`) * known / fps,
+        series,
+      }))
+    ),
+    ...model("4-bit rows", 0),
+    ...model("8-bit rows", 1),
+    ...QUASAR_POINTS.map(({ fps }) => ({
+      fps,
+      gmacs: at(fpga, `modelGmacs ${fps}`),
+      series: "largest at the paper's speeds by the model",
+    })),
+  ], {
+    id: "quasar-vit-envelope",
+    title: "How large a network can be at the paper's speeds",
+    caption:
+      `ZCU102; lines are limits of the rate of products. The paper's speeds are ${
+        QUASAR_POINTS.map(({ fps }) => fps).join(", ")
+      } FPS; the shapes behind them were not read.`,
+    x: "fps",
+    y: "gmacs",
+    series: "series",
+    marks: {
+      ...Object.fromEntries(
+        Object.values(ENVELOPES).map((name) => [name, "line" as const]),
+      ),
+      "DeiT-T, -S and -B by the model, 4-bit rows": "points",
+      "DeiT-T, -S and -B by the model, 8-bit rows": "points",
+      "largest at the paper's speeds by the model": "points",
+    },
+    height: 560,
+    xAxis: {
+      title: "speed",
+      unit: "FPS",
+      scale: "log",
+      ticks: [50, ...QUASAR_POINTS.map(({ fps }) => fps), 400],
+    },
+    yAxis: { title: "products of one image", unit: "G", scale: "log" },
+  });
+}
+
 export function figures(arms: ArmSummary[]): FigureSpec[] {
-  const search = findArm(arms, "search");
-  const pareto = findArm(arms, "pareto");
+  const pareto = findArm(arms, `${FASHION}/pareto`);
   const fpga = findArm(arms, "fpga");
   const s = pareto.series;
   const label = (fps: number) => `searched at ${fps} FPS and more`;
@@ -277,30 +469,44 @@ export function figures(arms: ArmSummary[]): FigureSpec[] {
       y: "accuracy",
       series: "series",
       order: s.foundTarget.mean.map(label),
-      xAxis: { title: "modelled speed", unit: "FPS", scale: "log" },
+      xAxis: {
+        title: "modelled speed",
+        unit: "FPS",
+        scale: "log",
+        ticks: [10000, 20000, 30000, 50000],
+      },
       yAxis: { title: "accuracy", unit: "%" },
     }),
-    lineFigure(
-      ["evolution", "random"].flatMap((name) =>
-        search.series[`${name}Best`].mean.map((best, i) => ({
-          evaluations: i + 1,
-          best,
-          search: name,
-        }))
+    ...setsOf(arms).flatMap((set) => {
+      const search = maybe(arms, set, "search");
+      return search === undefined ? [] : [searchFigure(search, set)];
+    }),
+    barFigure(
+      setsOf(arms).flatMap((set) =>
+        Object.entries(SUPERNETS).flatMap(([part, name]) => {
+          const net = maybe(arms, set, part);
+          if (net === undefined) return [];
+          const { mean, low, high, n } = net.metrics.accuracy;
+          return [{
+            data: set,
+            supernet: name,
+            accuracy: { mean, halfWidth: n > 1 ? (high - low) / 2 : 0, n },
+          }];
+        })
       ),
       {
-        id: "quasar-vit-search",
-        title: "The best so far under a limit of speed",
+        id: "quasar-vit-supernets",
+        title: "Random sub-networks of each supernet",
         caption:
-          `Mean of ${search.seeds.length} supernets; validation images, inherited weights.`,
-        x: "evaluations",
-        y: "best",
-        series: "search",
-        marks: { evolution: "line", random: "line" },
-        xAxis: { title: "evaluations" },
-        yAxis: { title: "best accuracy so far", unit: "%" },
+          "Mean test accuracy of the same sub-networks with inherited weights; as many passes of sub-networks for each supernet; intervals of 95 % over seeds.",
+        x: "data",
+        y: "accuracy",
+        series: "supernet",
+        xAxis: { title: "data" },
+        yAxis: { title: "accuracy", unit: "%" },
       },
     ),
+    envelopeFigure(fpga),
     barFigure(
       ["tiny", "small", "base"].flatMap((size) =>
         Object.keys(RESOURCES).map((kind) => ({
@@ -345,6 +551,7 @@ export function figures(arms: ArmSummary[]): FigureSpec[] {
         title: "products per byte of weights",
         unit: "MAC/B",
         scale: "log",
+        ticks: [0.25, 1, 4, 16, 64],
       },
       yAxis: { title: "rate", unit: "MAC/cycle", scale: "log" },
     }),

@@ -489,7 +489,7 @@ export interface PublishedRow {
   source: string;
 }
 
-/** Rows of the same board, all labelled "read" in our notes on the papers. */
+/** Rows of the same board, as the papers' abstracts and pages state them. */
 export const PUBLISHED: readonly PublishedRow[] = [
   {
     id: "baseline",
