@@ -475,6 +475,15 @@ test("training learns with every level, the same twice, and costs what the count
   assert.is(ours.epochs[0].examples, 102);
   const last = 3 * 102 * countVitMacs(tiny, tokenCounts(16, 4, tokens)).total;
   assert.is(macs(ours)[15], last);
+  let ticks = 0;
+  const { epochs: [first] } = trainVit(tiny, train, {
+    ...options,
+    epochs: 1,
+    levels: three,
+  }, () => ticks++);
+  // A clock that moves by one each time it is read: 7 batches, each between two readings.
+  assert.is(first.batchSeconds, 7);
+  assert.ok(first.batchSeconds + first.selectionSeconds < first.seconds);
   // Each presentation is counted: 102 an epoch.
   assert.is(ours.seen.reduce((a, b) => a + b, 0), 16 * 102);
 });

@@ -147,6 +147,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
         "training time (% of dense)",
         "with the first training (%)",
         "choosing examples (% of its time)",
+        "making batches (% of its time)",
       ],
       rows: shown.filter((arm) => setOf(arm) === set).map((arm) => {
         const gain = accuracyGain(dense, arm);
@@ -175,6 +176,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
               .toFixed(1),
           ),
           Number((100 * arm.timings.selectionSeconds.mean / own).toFixed(2)),
+          Number((100 * arm.timings.batchSeconds.mean / own).toFixed(2)),
         ];
       }),
     };

@@ -135,8 +135,8 @@ export const profiles: Record<"smoke" | "quick" | "full", Config> = {
   smoke: {
     ...BASE,
     data: { "fashion-mnist": NEEDED },
-    images: 200,
-    testImages: 500,
+    images: 120,
+    testImages: 200,
     epochs: 3,
     seeds: 1,
     moreSeeds: 0,
@@ -285,10 +285,17 @@ const experiment: Experiment<Config> = {
     if (scores !== null) {
       context.writeArtifact("scores", new Uint8Array(scores.buffer));
     }
-    const sum = (name: "seconds" | "selectionSeconds" | "macs" | "examples") =>
-      trained.epochs.reduce((total, epoch) => total + epoch[name], 0);
+    const sum = (
+      name:
+        | "seconds"
+        | "selectionSeconds"
+        | "batchSeconds"
+        | "macs"
+        | "examples",
+    ) => trained.epochs.reduce((total, epoch) => total + epoch[name], 0);
     context.timing("trainSeconds", sum("seconds"));
     context.timing("selectionSeconds", sum("selectionSeconds"));
+    context.timing("batchSeconds", sum("batchSeconds"));
     context.timing("evaluationSeconds", context.cpuSeconds() - sum("seconds"));
     context.progress(1);
     const counts = trained.forgetting;

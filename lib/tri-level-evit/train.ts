@@ -104,6 +104,8 @@ export interface Epoch {
   seconds: number;
   /** Of `seconds`: statistics and rounds. */
   selectionSeconds: number;
+  /** Of `seconds`: picking images, moving and mirroring them, cutting patches. */
+  batchSeconds: number;
   /** Multiplications with an addition, forward and backward (twice the forward). */
   macs: number;
 }
@@ -351,6 +353,7 @@ export function trainVit(
     const order = permutation(fold(epochKey, "order"), chosen.length);
     let loss = 0;
     let macs = 0;
+    let batching = 0;
     for (let from = 0; from < order.length; from += batchSize) {
       const ids = Array.from(
         order.subarray(from, from + batchSize),
@@ -364,13 +367,15 @@ export function trainVit(
         ? 1
         : keepAt(time, levels.connections, ramp);
       const stepKey = fold(epochKey, `step ${from}`);
+      const begin = clock();
       let batch = pickImages(data, ids);
       if (options.augment) {
         batch = augment(batch, { key: stepKey, ...options.augment });
       }
-      const step = trainStep(batch, params, resolved, optimizer, {
+      const cut = patches(batch, resolved.patchSize, scale);
+      batching += clock() - begin;
+      const step = trainStep(batch, cut, params, resolved, optimizer, {
         forward: () => prunedForward(levels, { keep, connections }),
-        scale,
         smoothing: labelSmoothing,
         mixup,
         key: stepKey,
@@ -396,6 +401,7 @@ export function trainVit(
       examples: order.length,
       seconds: clock() - start,
       selectionSeconds: selection,
+      batchSeconds: batching,
       macs,
     };
     done.push(report);
@@ -416,18 +422,17 @@ export function trainVit(
 /** One step: loss and which images the model had right, before the update. */
 function trainStep(
   batch: Images,
+  { data, shape }: ReturnType<typeof patches>,
   params: VitParams,
   config: ReturnType<typeof resolveVit>,
   optimizer: ReturnType<typeof adamW>,
-  { forward, scale, smoothing, mixup, key }: {
+  { forward, smoothing, mixup, key }: {
     forward: () => VitOptions;
-    scale: PixelScale;
     smoothing: number;
     mixup: number;
     key: Key;
   },
 ): { loss: number; right: boolean[] } {
-  const { data, shape } = patches(batch, config.patchSize, scale);
   let others = batch.labels;
   let lambda = 1;
   if (mixup > 0) {
