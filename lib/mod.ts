@@ -41,6 +41,7 @@ export * as tokenizer from "./core/tokenizer.ts";
 
 // Circuits
 export * as aqfp from "./core/aqfp.ts";
+export * as yosys from "./superflow/yosys.ts";
 
 // Formats
 export * as gds from "./core/formats/gds.ts";

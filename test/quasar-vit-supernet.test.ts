@@ -149,6 +149,33 @@ test("masters are written and read", () => {
   assert.throws(() => readMasters(other, new Uint8Array(8)), /bytes: 8/);
 });
 
+test("images, teachers and losses that cannot be trained on are refused", () => {
+  const train = (change: object, images = data) =>
+    trainSupernet(BACKBONE, SPACE, images, {
+      key: key(12),
+      epochs: 1,
+      ...change,
+    });
+  const refused = (what: RegExp, change: object, images = data) =>
+    assert.throws(() => train(change, images), what);
+  refused(/must be 8 x 8 with 1 channels: 4 x 16 with 1/, {}, {
+    ...data,
+    height: 4,
+    width: 16,
+  });
+  refused(/must be 8 x 8 with 1 channels: 8 x 8 with 3/, {}, {
+    ...data,
+    channels: 3,
+  });
+  refused(/epochs must be a positive whole number: 0/, { epochs: 0 });
+  refused(/2 logits for each of 64 images: 5 numbers/, {
+    teacher: new Float32Array(5),
+  });
+  refused(/gradient of "cls_token" must be finite: its norm is NaN/, {
+    teacher: new Float32Array(128).fill(NaN),
+  });
+});
+
 test("integer kernels give what rounding in floats gives, for every share of 8-bit rows", () => {
   const [M, N, F] = [12, 20, 5];
   const weight = tf.tensor2d(normal(key(11), M * N), [M, N]);
