@@ -2,6 +2,7 @@
 import * as assert from "uvu/assert";
 import { test } from "uvu";
 import type { Images } from "../lib/core/images.ts";
+import { attentionMap } from "../lib/core/attention-map.ts";
 import { attention } from "../lib/core/nn.ts";
 import { fold, key, normal, uniform } from "../lib/core/rng.ts";
 import { ready, type Tensor, tf, valueAndGrads } from "../lib/core/tensor.ts";
@@ -14,6 +15,7 @@ import {
 } from "../lib/core/vit.ts";
 import {
   classAttention,
+  classAttentionValues,
   connectionMask,
   dropBlocks,
   el2n,
@@ -123,12 +125,43 @@ test("attention of the class token and of all equals loops", () => {
         return row;
       }),
   );
-  near(meanAttention(q, k).dataSync(), mean.flat(2), 1e-6, "all");
+  near(meanAttention(q, k), mean.flat(2), 1e-6, "all");
+  const ofClass = mean.flatMap((rows) => rows[0].slice(1));
+  near(classAttention(q, k).dataSync(), ofClass, 1e-6, "class");
+  near(classAttentionValues(q, k), ofClass, 1e-6, "class, numbers");
+  // Under a mask the others share what a hidden key had.
+  const hidden = new Float32Array(B * T * T);
+  hidden[T * T + 2 * T + 3] = -1e30;
+  const masked = meanAttention(q, k, tf.tensor4d(hidden, [B, 1, T, T]));
   near(
-    classAttention(q, k).dataSync(),
-    mean.flatMap((rows) => rows[0].slice(1)),
+    masked.subarray(0, T * T + 2 * T),
+    mean.flat(2).slice(0, T * T + 2 * T),
     1e-6,
-    "class",
+    "rows that see all",
+  );
+  const row = masked.subarray(T * T + 2 * T, T * T + 3 * T);
+  assert.is(row[3], 0);
+  assert.ok(Math.abs(row.reduce((a, c) => a + c) - 1) < 1e-6);
+});
+
+test("attention that is no number, and maps of shapes that do not fit, are refused", () => {
+  const q = tf.tensor4d([NaN, 1, 1, 1, 1, 1], [1, 3, 1, 2]);
+  const k = tf.ones([1, 3, 1, 2]);
+  assert.throws(
+    () => keepTokens(tf.ones([1, 3, 2]), classAttentionValues(q, k), 0.5),
+    /NaN for token 0 of image 0; training has diverged/,
+  );
+  assert.throws(
+    () => connectionMask(meanAttention(k, q), [1, 3], 0.5),
+    /must be numbers: NaN/,
+  );
+  assert.throws(
+    () => attentionMap(q, tf.ones([1, 3, 2, 2])),
+    /Cannot map attention as q must be/,
+  );
+  assert.throws(
+    () => attentionMap(q, k, { queries: 4 }),
+    /queries asked for must be from 1 to 3: 4/,
   );
 });
 
@@ -139,6 +172,16 @@ test("the most important, ties to the first; NaN is refused", () => {
     0,
     2,
   ]);
+  for (let n = 1; n < 40; n++) {
+    // Few different values, so that there are ties.
+    const values = Array.from(uniform(key(n), n), (x) => Math.floor(6 * x));
+    for (let count = 1; count <= n; count++) {
+      const sorted = values.map((_, i) => i)
+        .sort((a, b) => values[b] - values[a] || a - b)
+        .slice(0, count).sort((a, b) => a - b);
+      assert.equal([...mostImportant(values, [1, n], count)], sorted);
+    }
+  }
   assert.throws(
     () => mostImportant([1, NaN], [1, 2], 1),
     /NaN for token 1 of image 0; training has diverged/,
@@ -213,7 +256,8 @@ test("gradients through dropped and fused tokens and gathered attention, by diff
 test("attention to lists equals attention under the mask, and the published mask to its epsilon", () => {
   const [B, T, H, Dh] = [2, 6, 2, 4];
   const [q, k, v] = [21, 22, 23].map((seed) => random(seed, [B, T, H, Dh]));
-  const seen = connectionMask(meanAttention(q, k), 0.4);
+  const added = connectionMask(meanAttention(q, k), [B, T], 0.4);
+  const seen = Uint8Array.from(added, (x) => x === 0 ? 1 : 0);
   const mask = tf.tensor(seen, [B, 1, T, T], "bool");
   const masked = attention(q, k, v, { causal: false, mask });
   // Every patch sees m = 2 of 5 patches and the class token; the class token sees all six.
@@ -248,6 +292,30 @@ test("attention to lists equals attention under the mask, and the published mask
     plain.some((x, i) => Math.abs(x - published[i]) > 0.05),
     "the mask must matter",
   );
+});
+
+test("connections by hand, with patches that left and a token that was fused", () => {
+  // Three patches; the second left. Each of the others keeps one connection of two.
+  const map = [
+    [0.4, 0.2, 0.2, 0.2],
+    [0.1, 0.2, 0.6, 0.1],
+    [0.1, 0.3, 0.3, 0.3],
+    [0.1, 0.5, 0.3, 0.1],
+  ].flat();
+  const X = Math.fround(-1e30);
+  const places = Int32Array.from([0, 2]);
+  near(connectionMask(map, [1, 4], 0.5, { places }), [
+    ...[0, 0, 0],
+    ...[0, 0, X],
+    ...[0, 0, X],
+  ], 0);
+  near(connectionMask(map, [1, 4], 0.5, { places, fused: true }), [
+    ...[0, 0, 0, 0],
+    ...[0, 0, X, 0],
+    ...[0, 0, X, 0],
+    ...[0, 0, 0, 0],
+  ], 0);
+  near(connectionMask(map, [1, 4], 1, { places }), new Float32Array(9), 0);
 });
 
 test("what was dropped has no influence on the logits, what stayed has", () => {
@@ -407,6 +475,15 @@ test("training learns with every level, the same twice, and costs what the count
   assert.is(ours.epochs[0].examples, 102);
   const last = 3 * 102 * countVitMacs(tiny, tokenCounts(16, 4, tokens)).total;
   assert.is(macs(ours)[15], last);
+  let ticks = 0;
+  const { epochs: [first] } = trainVit(tiny, train, {
+    ...options,
+    epochs: 1,
+    levels: three,
+  }, () => ticks++);
+  // A clock that moves by one each time it is read: 7 batches, each between two readings.
+  assert.is(first.batchSeconds, 7);
+  assert.ok(first.batchSeconds + first.selectionSeconds < first.seconds);
   // Each presentation is counted: 102 an epoch.
   assert.is(ours.seen.reduce((a, b) => a + b, 0), 16 * 102);
 });

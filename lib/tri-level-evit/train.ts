@@ -39,6 +39,7 @@ import {
 import {
   checkShare,
   classAttention,
+  classAttentionValues,
   keepAt,
   keepTokens,
   tokenCounts,
@@ -103,6 +104,8 @@ export interface Epoch {
   seconds: number;
   /** Of `seconds`: statistics and rounds. */
   selectionSeconds: number;
+  /** Of `seconds`: picking images, moving and mirroring them, cutting patches. */
+  batchSeconds: number;
   /** Multiplications with an addition, forward and backward (twice the forward). */
   macs: number;
 }
@@ -134,14 +137,21 @@ export function prunedForward(
 ): VitOptions {
   if (tokens === undefined && base === undefined) return {};
   const blocks = tokens?.blocks ?? [];
-  let importance: Tensor | null = null;
-  let mean: Tensor | null = null;
+  let importance: Tensor | Float32Array | null = null;
   let mask: Tensor | null = null; // [B, 1, T, T]
+  // Chosen when a block first needs it: after the last block there is none that would.
+  let chosen: (() => Tensor) | null = null;
+  let means: (() => Float32Array) | null = null;
   return {
     attend: (q, k, v, block) => {
+      if (chosen !== null) mask = chosen();
+      chosen = means = null;
       if (blocks.includes(block)) {
-        importance = classAttention(q, k);
-        if (connections < 1) mean = meanAttention(q, k, mask ?? undefined);
+        const before = mask ?? undefined;
+        importance = tokens!.fuse === true
+          ? classAttention(q, k)
+          : classAttentionValues(q, k);
+        if (connections < 1) means = () => meanAttention(q, k, before);
       }
       return attention(q, k, v, {
         causal: false,
@@ -153,38 +163,21 @@ export function prunedForward(
       if (block === undefined || importance === null) return;
       const kept = keepTokens(x, importance, keep, tokens);
       onKept?.(block, kept.places);
-      if (mean !== null) {
-        const [B, T] = kept.x.shape as [number, number, number];
-        const K = kept.places.length / B;
-        const seen = connectionMask(mean, connections, kept.places);
-        const values = T === K + 1 ? seen : withFused(seen, B, K + 1);
-        mask = tf.tensor4d(addedToScores(values), [B, 1, T, T]);
+      const values = means;
+      if (values !== null) {
+        const [B, T] = x.shape as [number, number, number];
+        const S = kept.x.shape[1]!;
+        const { places } = kept;
+        const fused = S > places.length / B + 1;
+        chosen = () =>
+          tf.tensor4d(
+            connectionMask(values(), [B, T], connections, { places, fused }),
+            [B, 1, S, S],
+          );
       }
       return kept.x;
     },
   };
-}
-
-/** A mask as numbers added to scores, made once for all blocks that follow. */
-function addedToScores(mask: Uint8Array): Float32Array {
-  const out = new Float32Array(mask.length);
-  for (let i = 0; i < mask.length; i++) if (mask[i] === 0) out[i] = -1e30;
-  return out;
-}
-
-/** A mask with one more token, which sees and is seen by all. */
-function withFused(mask: Uint8Array, B: number, S: number): Uint8Array {
-  const T = S + 1;
-  const out = new Uint8Array(B * T * T).fill(1);
-  for (let b = 0; b < B; b++) {
-    for (let i = 0; i < S; i++) {
-      out.set(
-        mask.subarray((b * S + i) * S, (b * S + i + 1) * S),
-        (b * T + i) * T,
-      );
-    }
-  }
-  return out;
 }
 
 /** (1 - s) onehot(y) + s / K, of two images in the share lambda each. */
@@ -360,6 +353,7 @@ export function trainVit(
     const order = permutation(fold(epochKey, "order"), chosen.length);
     let loss = 0;
     let macs = 0;
+    let batching = 0;
     for (let from = 0; from < order.length; from += batchSize) {
       const ids = Array.from(
         order.subarray(from, from + batchSize),
@@ -373,13 +367,15 @@ export function trainVit(
         ? 1
         : keepAt(time, levels.connections, ramp);
       const stepKey = fold(epochKey, `step ${from}`);
+      const begin = clock();
       let batch = pickImages(data, ids);
       if (options.augment) {
         batch = augment(batch, { key: stepKey, ...options.augment });
       }
-      const step = trainStep(batch, params, resolved, optimizer, {
+      const cut = patches(batch, resolved.patchSize, scale);
+      batching += clock() - begin;
+      const step = trainStep(batch, cut, params, resolved, optimizer, {
         forward: () => prunedForward(levels, { keep, connections }),
-        scale,
         smoothing: labelSmoothing,
         mixup,
         key: stepKey,
@@ -405,6 +401,7 @@ export function trainVit(
       examples: order.length,
       seconds: clock() - start,
       selectionSeconds: selection,
+      batchSeconds: batching,
       macs,
     };
     done.push(report);
@@ -425,18 +422,17 @@ export function trainVit(
 /** One step: loss and which images the model had right, before the update. */
 function trainStep(
   batch: Images,
+  { data, shape }: ReturnType<typeof patches>,
   params: VitParams,
   config: ReturnType<typeof resolveVit>,
   optimizer: ReturnType<typeof adamW>,
-  { forward, scale, smoothing, mixup, key }: {
+  { forward, smoothing, mixup, key }: {
     forward: () => VitOptions;
-    scale: PixelScale;
     smoothing: number;
     mixup: number;
     key: Key;
   },
 ): { loss: number; right: boolean[] } {
-  const { data, shape } = patches(batch, config.patchSize, scale);
   let others = batch.labels;
   let lambda = 1;
   if (mixup > 0) {
