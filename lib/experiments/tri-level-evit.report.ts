@@ -176,7 +176,10 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
               .toFixed(1),
           ),
           Number((100 * arm.timings.selectionSeconds.mean / own).toFixed(2)),
-          Number((100 * arm.timings.batchSeconds.mean / own).toFixed(2)),
+          // Records before 2026-11-30 did not time the batches.
+          arm.timings.batchSeconds === undefined
+            ? null
+            : Number((100 * arm.timings.batchSeconds.mean / own).toFixed(2)),
         ];
       }),
     };
