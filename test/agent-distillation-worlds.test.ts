@@ -99,8 +99,19 @@ test("house: unseen episodes share no layout and no pair of thing and destinatio
     const layouts = new Set<string>();
     const pairs = new Set<string>();
     for (let i = 0; i < 600; i++) {
-      const { header } = world.reset(fold(key(10), i), split);
-      layouts.add(/Places: (.*)/.exec(header)![1]);
+      const { header, observation, step } = world.reset(
+        fold(key(10), i),
+        split,
+      );
+      // Walked once around: each place names the one beyond it.
+      const walk = [/beyond (\w+)/.exec(observation)![1]];
+      for (;;) {
+        const seen = step(`go to ${walk.at(-1)}`).observation;
+        const next = /beyond (\w+)/.exec(seen)![1];
+        if (next === walk[0]) break;
+        walk.push(next);
+      }
+      layouts.add(walk.join(" "));
       const put = /put (?:(?:two|clean|hot|cool) )?(\w+) in (\w+)/.exec(header);
       if (put) pairs.add(`${put[1]} ${put[2]}`);
     }
