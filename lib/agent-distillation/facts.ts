@@ -262,7 +262,8 @@ function drawQuestion(
   next: () => number,
 ): Question {
   const byName = new Map(atlas.map((country) => [country.name, country]));
-  const family = pick(FAMILIES, next);
+  // Chains have most to be remembered: twice as many as of the others.
+  const family = pick([...FAMILIES, "chain"] as const, next);
   const two = (fits: (a: Country, b: Country) => boolean) => {
     for (;;) {
       const a = pick(about, next);

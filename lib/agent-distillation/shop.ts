@@ -68,12 +68,8 @@ function heldOut({ kind, material }: Pick<Product, "kind" | "material">) {
   return (KINDS.indexOf(kind) + 2 * MATERIALS.indexOf(material)) % 5 === 0;
 }
 
-/**
- * All products that the shops of a split may have: 640 in unseen episodes, without those held out in training.
- *
- * Synthetic; the same at every call.
- */
-export function catalogue(split: Split): Product[] {
+/** Draws all products; the same at every call. */
+function drawProducts(): Product[] {
   const next = stream(fold(newKey(2207), "catalogue"));
   const products: Product[] = [];
   for (const kind of KINDS) {
@@ -90,7 +86,17 @@ export function catalogue(split: Split): Product[] {
       }
     }
   }
-  return products.filter((product) => split === "unseen" || !heldOut(product));
+  return products;
+}
+
+let drawn: Product[] | null = null;
+
+/**
+ * All products that the shops of a split may have, synthetic: 640 in unseen episodes, without those held out in training.
+ */
+export function catalogue(split: Split): Product[] {
+  drawn ??= drawProducts();
+  return drawn.filter((product) => split === "unseen" || !heldOut(product));
 }
 
 /**
