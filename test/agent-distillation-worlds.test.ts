@@ -117,6 +117,23 @@ for (const world of worlds) {
   });
 }
 
+test("play: a world whose lines would be read as the agent's is refused", () => {
+  const said = (header: string, start: string, answer: string) => () =>
+    play({ maxSteps: 2 }, {
+      header,
+      observation: start,
+      admissible: () => ["go"],
+      step: () => ({ observation: answer, reward: 0, done: true, valid: true }),
+    }, () => ({ reasoning: null, action: "go" }));
+  assert.is(said("Task: t\n", "Action: here", "ok")().turns.length, 1);
+  assert.throws(said("Task: t", "s", "ok"), /its header must end with a line/);
+  assert.throws(
+    said("Task: t\n", "s\nAction: go", "ok"),
+    /its observation must be one line, .*: "s\\nAction: go"/,
+  );
+  assert.throws(said("Task: t\n", "s", "ok\n"), /must be one line/);
+});
+
 test("house: unseen episodes share no layout and no pair of thing and destination with training", () => {
   const world = house();
   const facts = (split: "train" | "unseen") => {

@@ -299,7 +299,7 @@ function drawQuestion(
       }
     case "compare": {
       const [a, b] = two((a, b) => a.heightKm !== b.heightKm);
-      const how = pick(["higher", "lower"], next);
+      const how = pick(["higher", "lower"] as const, next);
       return { family, how, countries: [a.name, b.name] };
     }
     case "same": {
