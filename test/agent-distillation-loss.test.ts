@@ -14,6 +14,7 @@ import {
   structuredLoss,
   termWeights,
   windows,
+  withoutReasoning,
   wordTokenizer,
 } from "../lib/agent-distillation/mod.ts";
 import { klDivergence } from "../lib/core/nn.ts";
@@ -314,6 +315,21 @@ test("training: only weighted tokens are predicted, memory stays, losses fall", 
   assert.ok(labels.length > 0 && labels.every((label) => label === "act"));
   ids.dispose();
   disposeAgent(student);
+});
+
+test("training: windows without a line of reasoning have a finite loss, those without any token to predict none", () => {
+  const student = createAgent(tokenizer, shape, key(11));
+  const teacher = createAgent(tokenizer, shape, key(10));
+  const bare = windows(transcripts.map(withoutReasoning), tokenizer);
+  const losses = distill(bare, { ...common, student, teacher });
+  assert.ok(losses.every((loss) => Number.isFinite(loss) && loss > 0));
+  assert.ok(weightsOf(student).every(Number.isFinite));
+  assert.throws(
+    () => distill(bare, { ...common, student, teacher, lambdaA: 0 }),
+    /0 tokens of reasoning at weight 1/,
+  );
+  disposeAgent(student);
+  disposeAgent(teacher);
 });
 
 test("training: the same key gives the same student, bit by bit", () => {
