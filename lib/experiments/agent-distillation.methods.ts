@@ -109,6 +109,11 @@ export interface Config {
     /** The teacher's episodes that a student may learn from. */
     transcripts: number;
   };
+  /** What differs from that in single worlds. */
+  changes: Record<
+    World,
+    { teacher?: Partial<TeacherConfig>; student?: Partial<Training> }
+  >;
   /** Methods by world, at the main width. */
   methods: Record<World, Method[]>;
   /** Other widths, in the first world, and the methods compared there. */
@@ -122,4 +127,19 @@ export interface Config {
     turns: number;
   };
   seeds: number;
+}
+
+/** The teacher of a world. */
+export const teacherIn = (
+  { teacher, changes }: Config,
+  world: World,
+): TeacherConfig => ({ ...teacher, ...changes[world]?.teacher });
+
+/** What students of a world are trained with. */
+export function trainingIn(
+  { student, changes }: Config,
+  world: World,
+): Training & { transcripts: number } {
+  const { hiddenSize: _width, numLayers: _layers, ...training } = student;
+  return { ...training, ...changes[world]?.student };
 }

