@@ -15,8 +15,8 @@
  * entity substitution (Longpre et al., arXiv:2109.05052): there the records of training countries stand under the names of any
  * country, capital and language, and what a page says is true in that atlas only.
  *
- * Scope: countries whose name, capital and first language are a single word in the factbook; a page names the neighbours
- * that have a page themselves. Heights are those of the highest point in kilometres, rounded.
+ * Scope: countries whose name, capital and first language are a single word in the factbook and that have such a neighbour; a
+ * page names the neighbours that have a page themselves. Heights are those of the highest point in kilometres, rounded.
  */
 import {
   loadText,
@@ -92,6 +92,7 @@ export function readCountries(documents: readonly TextDocument[]): Country[] {
       ...country,
       neighbours: country.neighbours.filter((name) => names.has(name)),
     }))
+    .filter(({ neighbours }) => neighbours.length > 0)
     .sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
@@ -140,7 +141,7 @@ export type Question =
     country: string;
     language: string;
   }
-  | { family: "compare"; how: "higher" | "lower"; countries: [string, string] }
+  | { family: "compare"; countries: [string, string] }
   | { family: "same"; capitals: [string, string] };
 
 const FAMILIES = ["bridge", "chain", "compare", "same"] as const;
@@ -153,7 +154,7 @@ export function askQuestion(question: Question): string {
     case "chain":
       return `what is the ${question.field} of the neighbour of ${question.country} with language ${question.language}`;
     case "compare":
-      return `which is ${question.how} , ${question.countries.join(" or ")}`;
+      return `which is higher , ${question.countries.join(" or ")}`;
     case "same":
       return `do the countries of ${
         question.capitals.join(" and ")
@@ -183,10 +184,9 @@ export function readQuestion(header: string): Question {
       language,
     };
   }
-  const compare = /^which is (higher|lower) , (\w+) or (\w+)$/.exec(task);
+  const compare = /^which is higher , (\w+) or (\w+)$/.exec(task);
   if (compare) {
-    const how = compare[1] as "higher" | "lower";
-    return { family: "compare", how, countries: [compare[2], compare[3]] };
+    return { family: "compare", countries: [compare[1], compare[2]] };
   }
   const same = /^do the countries of (\w+) and (\w+) have the same language$/
     .exec(task);
@@ -237,13 +237,8 @@ export function answerOf(
     }
     case "compare": {
       const [a, b] = question.countries.map(named);
-      const higher = a.heightKm > b.heightKm ? a : b;
-      const lower = higher === a ? b : a;
-      return only(
-        a.heightKm === b.heightKm
-          ? [a, b]
-          : [question.how === "higher" ? higher : lower],
-      ).name;
+      const higher = a.heightKm > b.heightKm ? [a] : [b];
+      return only(a.heightKm === b.heightKm ? [a, b] : higher).name;
     }
     case "same": {
       const [a, b] = question.capitals.map(of);
@@ -299,8 +294,7 @@ function drawQuestion(
       }
     case "compare": {
       const [a, b] = two((a, b) => a.heightKm !== b.heightKm);
-      const how = pick(["higher", "lower"] as const, next);
-      return { family, how, countries: [a.name, b.name] };
+      return { family, countries: [a.name, b.name] };
     }
     case "same": {
       const wanted = next() < 0.5;
@@ -379,7 +373,7 @@ export function openAtlas(
 /** Ways to say the same; which one is drawn anew at each turn. */
 const SAY = {
   page: ["open", "need page"],
-  field: ["look for", "need its"],
+  field: ["look for", "need"],
   next: ["next", "try"],
   answer: ["so", "hence"],
 } as const;
@@ -417,7 +411,7 @@ function expert(
   const find = (memory: string[], name: string, field: string, how = "") => {
     if (page === name) {
       return {
-        reasoning: [...memory, `${name} is open , ${say("field")} ${field}`]
+        reasoning: [...memory, `${name} open , ${say("field")} ${field}`]
           .join(" , "),
         action: `lookup ${field}`,
       };
@@ -478,9 +472,9 @@ function expert(
           memory.push(`${name} ${height}`);
         }
         const [a, b] = asked.countries;
-        const aIsHigher =
-          Number(known(a, "height")) > Number(known(b, "height"));
-        return finish(memory, aIsHigher === (asked.how === "higher") ? a : b);
+        const aIsHigher = Number(known(a, "height")) >
+          Number(known(b, "height"));
+        return finish(memory, aIsHigher ? a : b);
       }
       case "same": {
         const memory: string[] = [];
@@ -560,7 +554,7 @@ export function facts(
     expert: (key, options) => expert(key, titles, options),
     vocabulary: () => [
       "Task: Reasoning: Action: Observation:",
-      "what is the of country with neighbour which higher lower , or do countries and have same",
+      "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page nothing happens yes no",
       "open first see not left found in",
       FIELDS.join(" "),

@@ -31,7 +31,7 @@ const MATERIALS = "cotton wool linen silk leather denim nylon fleece"
 const FEATURES = "warm light soft strong washable waterproof".split(" ");
 const COLOURS = "red blue green black white brown pink grey".split(" ");
 const SIZES = "small medium large".split(" ");
-const PRICES = [10, 20, 30, 40, 50, 60, 70, 80, 90];
+const PRICES = [10, 20, 30, 40, 50];
 
 /** Products of each material and kind. */
 const EACH = 5;
@@ -79,7 +79,7 @@ function drawProducts(): Product[] {
           kind,
           material,
           feature: pick(FEATURES, next),
-          colours: shuffled(COLOURS, next).slice(0, 4),
+          colours: shuffled(COLOURS, next).slice(0, 3),
           sizes: shuffled(SIZES, next).slice(0, 2),
           price: pick(PRICES, next),
         });
@@ -191,7 +191,7 @@ function reset(key: Key, split: Split): Episode {
     feature: target.feature,
     colour: pick(target.colours, next),
     size: pick(target.sizes, next),
-    limit: pick(above.slice(0, 4), next),
+    limit: pick(above.slice(0, 3), next),
   };
   const stock = shuffled(
     all.filter((product) => product === target || next() < IN_STOCK),
@@ -217,12 +217,8 @@ function reset(key: Key, split: Split): Episode {
         `${letterOf(i)} ${material} ${kind} ${price}`
       ),
     ].join(" , ");
-  const itemPage = (
-    { material, kind, price, feature, colours, sizes }: Product,
-  ) =>
-    `${material} ${kind} ${price} , ${feature} , ${colours.join(" ")} , ${
-      sizes.join(" ")
-    }`;
+  const itemPage = (letter: string, { feature, colours, sizes }: Product) =>
+    `${letter} is ${feature} , ${colours.join(" ")} , ${sizes.join(" ")}`;
 
   const admissible = (): string[] => {
     if (bought) return [];
@@ -255,7 +251,7 @@ function reset(key: Key, split: Split): Episode {
       case "click":
         item = results[LETTERS.indexOf(words[0])];
         chosen = { colour: null, size: null };
-        return itemPage(item);
+        return itemPage(words[0], item);
       case "back":
         item = null;
         return resultPage();
@@ -300,7 +296,7 @@ const SAY = {
 /**
  * An expert that goes through the results in their order, judges each in words and keeps a list of those it has looked at.
  *
- * It leaves its plan by a search that is too wide, a look at a result that need not fit, and an option that was not asked for.
+ * It leaves its plan by a search that is too wide, a look at a later result that fits as well, and a choice that was not asked for.
  */
 function expert(
   key: Key,
@@ -328,12 +324,9 @@ function expert(
     if (wide) return search(`${say("wide")} , ${say("search")}`);
     const { material, kind, limit } = order!;
     const verdicts: string[] = [];
-    let fit: string | null = null;
-    const letters: string[] = [];
+    const fitting: string[] = [];
     for (const result of observation.split(" , ").slice(1)) {
       const [letter, ...title] = result.split(" ");
-      letters.push(letter);
-      if (fit !== null) continue;
       const verdict = out.includes(letter)
         ? "out"
         : title[0] !== material || title[1] !== kind
@@ -342,24 +335,17 @@ function expert(
         ? "high"
         : say("fits");
       verdicts.push(`${letter} ${verdict}`);
-      if (!["out", "other", "high"].includes(verdict)) fit = letter;
+      if (!["out", "other", "high"].includes(verdict)) fitting.push(letter);
     }
     const reasoning = [listOut(), ...verdicts].join(" , ");
-    const others = letters.filter((letter) =>
-      letter !== fit && !out.includes(letter)
-    );
-    if (others.length > 0 && next() < detours) {
-      clicked = pick(others, next);
-      return {
-        reasoning: `${reasoning} , yet see ${clicked}`,
-        action: `click ${clicked}`,
-      };
-    }
-    if (fit === null) {
+    if (fitting.length === 0) {
       return { reasoning: `${reasoning} , ${say("more")}`, action: "more" };
     }
-    clicked = fit;
-    return { reasoning, action: `click ${fit}` };
+    clicked = next() < detours ? pick(fitting, next) : fitting[0];
+    return {
+      reasoning: `${reasoning} , see ${clicked}`,
+      action: `click ${clicked}`,
+    };
   };
 
   const choose = (reasoning: string, offered: string[] | null) => {
@@ -383,15 +369,12 @@ function expert(
   };
 
   const judgeItem = (observation: string) => {
-    const { material, kind, limit, feature, colour, size } = order!;
-    const [title, own, colours, sizes] = observation.split(" , ");
-    const [ownMaterial, ownKind, price] = title.split(" ");
+    const { feature, colour, size } = order!;
+    const [own, colours, sizes] = observation.split(" , ");
     const checks: [string, boolean][] = [
-      ["title", ownMaterial === material && ownKind === kind],
-      ["price", Number(price) <= limit],
-      [feature, own === feature],
-      [colour, colours.split(" ").includes(colour)],
-      [size, sizes.split(" ").includes(size)],
+      ["feature", own.split(" ").at(-1) === feature],
+      ["colour", colours.split(" ").includes(colour)],
+      ["size", sizes.split(" ").includes(size)],
     ];
     const failed = checks.findIndex(([, good]) => !good);
     const seen = (failed < 0 ? checks : checks.slice(0, failed + 1))
@@ -440,7 +423,7 @@ export function shop(): Environment {
       "buy up to search click more back choose you are in the shop page is chosen it nothing happens ,",
       [...KINDS, ...MATERIALS, ...FEATURES, ...COLOURS, ...SIZES].join(" "),
       [...PRICES, ...LETTERS, 1, 2, 3, 4].join(" "),
-      "out none other high yet see title price yes no have wrong",
+      "out none other high see feature colour size yes no have wrong",
       Object.values(SAY).flat().join(" "),
     ],
   };
