@@ -167,6 +167,44 @@ test("house: unseen episodes share no layout and no pair of thing and destinatio
   for (const pair of unseen.pairs) assert.not(train.pairs.has(pair), pair);
 });
 
+test("house: one who seeks is told whether the thing is there to be taken", () => {
+  const world = house();
+  // The first training episode that asks for two of a thing.
+  let seed = 0;
+  const header = () => world.reset(key(seed), "train").header;
+  while (!header().includes("put two")) seed++;
+  const [, thing, kind] = /put two (\w+) in (\w+)/.exec(header())!;
+  const { turns } = play(
+    world,
+    world.reset(key(seed), "train"),
+    world.expert(key(0)),
+  );
+  const episode = world.reset(key(seed), "train");
+  const taken = [];
+  for (const { action } of turns) {
+    const place = /from (\w+)$/.exec(action!)?.[1];
+    if (place !== undefined) {
+      const found = episode.step(`seek ${thing} at ${place}`).observation;
+      assert.match(found, new RegExp(`see .*${thing}.* , ${thing} here$`));
+      taken.push(place);
+    }
+    episode.step(action!);
+    if (place !== undefined) {
+      const gone = episode.step(`seek ${thing} at ${place}`).observation;
+      assert.match(gone, new RegExp(` , no ${thing}$`));
+    }
+    // What is in its place is seen, but is not there to be taken.
+    if (action!.startsWith("put") && taken.length === 1) {
+      const placed = episode.step(`seek ${thing} at ${kind}`).observation;
+      assert.match(placed, new RegExp(`see .*${thing}.* , no ${thing}$`));
+    }
+  }
+  assert.is(new Set(taken).size, 2);
+  // Without a name there is no answer, and what the task does not name cannot be sought.
+  assert.not.match(episode.step(`go to ${kind}`).observation, /(no|here)/);
+  assert.not.ok(episode.step(`seek lamp at ${kind}`).valid);
+});
+
 test("house: a hand-made episode succeeds only when the thing was changed as asked", () => {
   const world = house();
   // The first training episode that asks for something clean.

@@ -43,7 +43,6 @@ import {
   wordTokenizer,
   writeTurn,
 } from "../agent-distillation/mod.ts";
-import { loadText } from "../core/datasets.ts";
 import { countParameters } from "../core/llama.ts";
 import { fold, type Key, key as newKey, permutation } from "../core/rng.ts";
 import type {
@@ -254,10 +253,13 @@ const utf8 = { encoder: new TextEncoder(), decoder: new TextDecoder() };
 const toBytes = (value: unknown) => utf8.encoder.encode(JSON.stringify(value));
 const fromBytes = (bytes: Uint8Array) => JSON.parse(utf8.decoder.decode(bytes));
 
-/** The world; what it is made from is named in the record. */
+/** A world, whose data are named in the run's record. */
 function openWorld(name: World, context: RunContext): Environment {
-  if (name === "facts") context.data("factbook", loadText("factbook").hash);
-  return WORLDS[name]();
+  const world = WORLDS[name]();
+  for (const [data, hash] of Object.entries(world.data ?? {})) {
+    context.data(data, hash);
+  }
+  return world;
 }
 
 /** Plays the unseen episodes greedily. */
