@@ -334,6 +334,7 @@ const factbook = loadText("factbook").documents;
 const countries = readCountries(factbook);
 
 test("facts: countries as the factbook has them", () => {
+  assert.equal(facts().data, { factbook: loadText("factbook").hash });
   const named = (name: string) => countries.find((c) => c.name === name)!;
   // europe/au.json: "Vienna", "German (official nationwide) 88.6%, ...", "Grossglockner 3,798 m".
   assert.equal(named("Austria"), {

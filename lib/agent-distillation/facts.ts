@@ -515,7 +515,7 @@ export interface FactsOptions extends Pick<LoadTextOptions, "folder"> {
 export function facts(
   { trainingNames = "dealt", folder }: FactsOptions = {},
 ): Environment {
-  const { documents } = loadText("factbook", { folder });
+  const { documents, hash } = loadText("factbook", { folder });
   const countries = readCountries(documents);
   const heldOut = heldOutCountries(countries);
   const training = countries.filter(({ name }) => !heldOut.has(name));
@@ -538,6 +538,9 @@ export function facts(
   return {
     name: "facts",
     maxSteps: 30,
+    note:
+      "Questions are generated. Unseen episodes have the facts of the World Factbook (about 2015), training episodes its records under other names.",
+    data: { factbook: hash },
     reset(key: Key, split: Split): Episode {
       const next = stream(fold(key, "facts"));
       if (split === "unseen") {

@@ -416,6 +416,7 @@ export function shop(): Environment {
   return {
     name: "shop",
     maxSteps: 40,
+    note: "The products are synthetic.",
     reset,
     expert,
     vocabulary: () => [
