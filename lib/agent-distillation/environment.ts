@@ -69,6 +69,10 @@ export interface Environment {
   expert(key: Key, options?: { detours?: number }): Policy;
   /** Texts that hold every word that the world and its expert may write. */
   vocabulary(): string[];
+  /** What of it is synthetic and what is real, to be said where results are shown. */
+  note?: string;
+  /** Names and content hashes of the data that it was made from, for the record of a run. */
+  data?: Record<string, string>;
 }
 
 /** A turn as it happened. */

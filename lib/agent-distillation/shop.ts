@@ -5,8 +5,8 @@
  * options and a reward by the share of what was asked for are WebShop's as recalled. The products are synthetic:
  * no shop sells them. Actions are words without brackets, so that a word is a token.
  *
- * A result shows title and price; features and options are on the item's own page, which does not say what was
- * looked at before. One who compares has to remember.
+ * A result shows price and title. Features are checked and options chosen on the item's own page, which does not say what was
+ * looked at or chosen before. One who goes from item to item has to remember.
  *
  * Unseen episodes ask for products whose pair of material and kind no training shop sells.
  */
@@ -175,6 +175,12 @@ const QUERIES = [
     KINDS.map((kind) => `${material} ${kind}`)
   ),
 ].map((query) => `search ${query}`);
+const ITEM_ACTIONS = [
+  "back",
+  "buy",
+  ...FEATURES.map((feature) => `check ${feature}`),
+  ...[...COLOURS, ...SIZES].map((option) => `choose ${option}`),
+];
 const SEARCHABLE = new Set([...KINDS, ...MATERIALS]);
 
 function reset(key: Key, split: Split): Episode {
@@ -214,18 +220,12 @@ function reset(key: Key, split: Split): Episode {
     [
       `page ${page + 1}`,
       ...shownResults().map(({ material, kind, price }, i) =>
-        `${letterOf(i)} ${material} ${kind} ${price}`
+        `${letterOf(i)} ${price} ${material} ${kind}`
       ),
     ].join(" , ");
-  const itemPage = (letter: string, { feature, colours, sizes }: Product) =>
-    `${letter} is ${feature} , ${colours.join(" ")} , ${sizes.join(" ")}`;
-
   const admissible = (): string[] => {
     if (bought) return [];
-    if (item !== null) {
-      const options = [...item.colours, ...item.sizes];
-      return ["back", "buy", ...options.map((option) => `choose ${option}`)];
-    }
+    if (item !== null) return ITEM_ACTIONS;
     const more = (page + 1) * PAGE_SIZE < results.length;
     return [
       ...shownResults().map((_, i) => `click ${letterOf(i)}`),
@@ -251,14 +251,20 @@ function reset(key: Key, split: Split): Episode {
       case "click":
         item = results[LETTERS.indexOf(words[0])];
         chosen = { colour: null, size: null };
-        return itemPage(words[0], item);
+        return `you look at ${words[0]}`;
+      case "check":
+        return `it is ${words[0] === item!.feature ? "" : "not "}${words[0]}`;
       case "back":
         item = null;
         return resultPage();
-      case "choose":
-        if (COLOURS.includes(words[0])) chosen.colour = words[0];
-        else chosen.size = words[0];
-        return `${words[0]} is chosen`;
+      case "choose": {
+        const [option] = words;
+        const { colours, sizes } = item!;
+        if (colours.includes(option)) chosen.colour = option;
+        else if (sizes.includes(option)) chosen.size = option;
+        else return `${option} is sold out`;
+        return `${option} is chosen`;
+      }
       default:
         bought = true;
         return "you buy it";
@@ -288,15 +294,16 @@ const SAY = {
   wide: ["too wide", "too many"],
   fits: ["fits", "may do"],
   more: ["more", "turn the page"],
-  choose: ["take it in", "good , now"],
-  next: ["now", "then"],
+  check: ["must be", "is it"],
+  choose: ["now", "then"],
   buy: ["all set", "that is it"],
 } as const;
 
 /**
- * An expert that goes through the results in their order, judges each in words and keeps a list of those it has looked at.
+ * An expert that goes through the results in their order and writes down where it is and what it has chosen.
  *
- * It leaves its plan by a search that is too wide, a look at a later result that fits as well, and a choice that was not asked for.
+ * It leaves its plan by a search that is too wide, by going back to the results before it has seen an item, and by
+ * choosing what was not asked for.
  */
 function expert(
   key: Key,
@@ -306,108 +313,96 @@ function expert(
   const say = (what: keyof typeof SAY) => pick(SAY[what], next);
   let order: Order | null = null;
   let wide = false;
-  /** Letters of this search that were looked at and do not do. */
-  let out: string[] = [];
-  let clicked = "";
-  let have: { colour: string | null; size: string | null };
-  const listOut = () => `out ${out.join(" ") || "none"}`;
+  /** The last letter of this search that does not do. */
+  let last = "none";
+  let at = "";
+  let have: string[] = [];
+  /** What was chosen without being asked for. */
+  let thought: string | null = null;
 
-  const search = (reasoning: string) => {
+  const search = (before: string) => {
     const { material, kind } = order!;
     wide = next() < detours;
-    out = [];
+    last = "none";
     const query = wide ? pick([material, kind], next) : `${material} ${kind}`;
-    return { reasoning: `${reasoning} ${query}`, action: `search ${query}` };
+    return {
+      reasoning: `${before}${say("search")} ${query}`,
+      action: `search ${query}`,
+    };
   };
 
   const judgeResults = (observation: string) => {
-    if (wide) return search(`${say("wide")} , ${say("search")}`);
-    const { material, kind, limit } = order!;
-    const verdicts: string[] = [];
-    const fitting: string[] = [];
+    if (wide) return search(`${say("wide")} , `);
+    const said = [`last ${last}`];
     for (const result of observation.split(" , ").slice(1)) {
-      const [letter, ...title] = result.split(" ");
-      const verdict = out.includes(letter)
-        ? "out"
-        : title[0] !== material || title[1] !== kind
-        ? "other"
-        : Number(title[2]) > limit
-        ? "high"
-        : say("fits");
-      verdicts.push(`${letter} ${verdict}`);
-      if (!["out", "other", "high"].includes(verdict)) fitting.push(letter);
+      const [letter, price] = result.split(" ");
+      if (last !== "none" && letter <= last) continue;
+      if (Number(price) <= order!.limit) {
+        at = letter;
+        said.push(`${letter} ${price} ${say("fits")}`);
+        return { reasoning: said.join(" , "), action: `click ${letter}` };
+      }
+      said.push(`${letter} ${price} high`);
+      last = letter;
     }
-    const reasoning = [listOut(), ...verdicts].join(" , ");
-    if (fitting.length === 0) {
-      return { reasoning: `${reasoning} , ${say("more")}`, action: "more" };
-    }
-    clicked = next() < detours ? pick(fitting, next) : fitting[0];
-    return {
-      reasoning: `${reasoning} , see ${clicked}`,
-      action: `click ${clicked}`,
-    };
+    said.push(say("more"));
+    return { reasoning: said.join(" , "), action: "more" };
   };
 
-  const choose = (reasoning: string, offered: string[] | null) => {
+  const reject = (why: string) => {
+    last = at;
+    return { reasoning: `at ${at} , ${why}`, action: "back" };
+  };
+
+  const choose = () => {
     const { colour, size } = order!;
-    const options = [
-      ...(have.colour === colour ? [] : [colour]),
-      ...(have.size === size ? [] : [size]),
-    ];
+    const memory = [
+      `at ${at}`,
+      ...(have.length > 0 ? [`have ${have.join(" ")}`] : []),
+    ].join(" , ");
+    const options = [colour, size].filter((option) => !have.includes(option));
     if (options.length === 0) {
-      return { reasoning: `${reasoning} , ${say("buy")}`, action: "buy" };
+      return { reasoning: `${memory} , ${say("buy")}`, action: "buy" };
     }
-    // The item's page lists what could be chosen by mistake.
-    const option = offered !== null && next() < detours
-      ? pick(offered, next)
-      : pick(options, next);
-    const how = offered === null ? "next" : "choose";
+    const asked = pick(options, next);
+    if (next() < detours) {
+      // Of the same sort as what is still to be chosen, which then replaces it.
+      const sort = asked === colour ? COLOURS : SIZES;
+      thought = pick(sort.filter((option) => option !== asked), next);
+      return {
+        reasoning: `${memory} , maybe ${thought}`,
+        action: `choose ${thought}`,
+      };
+    }
     return {
-      reasoning: `${reasoning} , ${say(how)} ${option}`,
-      action: `choose ${option}`,
+      reasoning: `${memory} , ${say("choose")} ${asked}`,
+      action: `choose ${asked}`,
     };
-  };
-
-  const judgeItem = (observation: string) => {
-    const { feature, colour, size } = order!;
-    const [own, colours, sizes] = observation.split(" , ");
-    const checks: [string, boolean][] = [
-      ["feature", own.split(" ").at(-1) === feature],
-      ["colour", colours.split(" ").includes(colour)],
-      ["size", sizes.split(" ").includes(size)],
-    ];
-    const failed = checks.findIndex(([, good]) => !good);
-    const seen = (failed < 0 ? checks : checks.slice(0, failed + 1))
-      .map(([what, good]) => `${what} ${good ? "yes" : "no"}`).join(" ");
-    if (failed < 0) {
-      have = { colour: null, size: null };
-      return choose(seen, [...colours.split(" "), ...sizes.split(" ")]);
-    }
-    out.push(clicked);
-    return { reasoning: `${seen} , ${listOut()}`, action: "back" };
   };
 
   return ({ header, observation }) => {
     order ??= readOrder(header);
-    const option = /^(\w+) is chosen$/.exec(observation)?.[1];
-    if (option !== undefined) {
-      const { colour, size } = order;
-      if (COLOURS.includes(option)) have.colour = option;
-      else have.size = option;
-      const wrong = option !== colour && option !== size
-        ? `${option} is wrong , `
-        : "";
-      const right = [
-        ...(have.colour === colour ? [colour] : []),
-        ...(have.size === size ? [size] : []),
-      ].join(" ");
-      return choose(`${wrong}have ${right || "none"}`, null);
+    const { feature } = order;
+    if (observation.startsWith("page ")) return judgeResults(observation);
+    if (observation.startsWith("you look at ")) {
+      if (next() < detours) {
+        return { reasoning: `last ${last} , once more`, action: "back" };
+      }
+      have = [];
+      return {
+        reasoning: `at ${at} , ${say("check")} ${feature}`,
+        action: `check ${feature}`,
+      };
     }
-    if (observation.startsWith("page ")) {
-      return judgeResults(observation);
-    }
-    if (observation.includes(" , ")) return judgeItem(observation);
-    return search(say("search"));
+    if (observation === `it is not ${feature}`) return reject(`not ${feature}`);
+    if (observation === `it is ${feature}`) return choose();
+    const answer = /^(\w+) is (chosen|sold out)$/.exec(observation);
+    if (answer === null) return search("");
+    const [, option, how] = answer;
+    if (option === thought) thought = null;
+    else if (how === "chosen") have.push(option);
+    else return reject(`no ${option}`);
+    return choose();
   };
 }
 
@@ -415,15 +410,16 @@ function expert(
 export function shop(): Environment {
   return {
     name: "shop",
-    maxSteps: 40,
+    maxSteps: 50,
+    note: "The products are synthetic.",
     reset,
     expert,
     vocabulary: () => [
       "Task: Reasoning: Action: Observation:",
-      "buy up to search click more back choose you are in the shop page is chosen it nothing happens ,",
+      "buy up to search click more back check choose you are in the shop page look at it is not sold out chosen nothing happens ,",
       [...KINDS, ...MATERIALS, ...FEATURES, ...COLOURS, ...SIZES].join(" "),
       [...PRICES, ...LETTERS, 1, 2, 3, 4].join(" "),
-      "out none other high see feature colour size yes no have wrong",
+      "last none high once have maybe no",
       Object.values(SAY).flat().join(" "),
     ],
   };
