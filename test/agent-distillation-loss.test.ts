@@ -11,6 +11,7 @@ import {
   logitsAt,
   type LossOptions,
   playMany,
+  rememberingTeacher,
   structuredLoss,
   termWeights,
   windows,
@@ -292,6 +293,28 @@ function distillTokens(student: Agent, teacher: Agent) {
   assert.ok(Math.abs(mean.dataSync()[0] - ours.dataSync()[0]) < 1e-6);
   distill(flat, { ...common, student, teacher });
 }
+
+test("training: a teacher that remembers says what it says when asked anew", () => {
+  const teacher = createAgent(tokenizer, shape, key(10));
+  for (const options of [{}, { lambdaO: 1 }, { lambdaR: 0 }]) {
+    const recall = rememberingTeacher(teacher, options);
+    // Windows of several lengths, one twice in a batch and one in both batches.
+    const [a, b, c, d] = examples;
+    for (const chosen of [[a, b, a, c], [d, b]]) {
+      const { ids, rows, counts } = batchOf(chosen, options);
+      assert.is(counts.reduce((sum, n) => sum + n, 0), rows.length);
+      const anew = logitsAt(teacher, ids, rows).dataSync();
+      const kept = recall(chosen);
+      assert.equal(kept.shape, [rows.length, tokenizer.vocabSize]);
+      const apart = Math.max(
+        ...kept.dataSync().map((x, i) => Math.abs(x - anew[i])),
+      );
+      // The same sums in batches of other sizes.
+      assert.ok(apart < 1e-5, `${apart}`);
+    }
+  }
+  disposeAgent(teacher);
+});
 
 test("training: only weighted tokens are predicted, memory stays, losses fall", () => {
   const student = createAgent(tokenizer, shape, key(11));

@@ -92,7 +92,7 @@ const full: Config = {
     hiddenSize: 32,
     numLayers: 2,
     transcripts: 150,
-    steps: 300,
+    steps: 600,
     batch: 16,
     learningRate: 1e-2,
   },
