@@ -95,12 +95,22 @@ function runHere(arms: Arm[]): ArmSummary[] {
   });
 }
 
-test("runs: every arm of the smoke profile, and reports that measure what claims there are", () => {
-  const config = experiment.profiles.smoke as Config;
+test("runs: every arm of the smoke profile in each world, and reports that measure what claims there are", () => {
+  const full = experiment.profiles.full as Config;
+  const config: Config = {
+    ...(experiment.profiles.smoke as Config),
+    worlds: full.worlds,
+    methods: full.methods,
+    lambdas: [2],
+  };
+  assert.ok(config.worlds.length > 1);
   const arms = runHere(experiment.arms(config));
-  const [teacher] = arms;
-  assert.is(teacher.metrics.expertPercent.mean, 100);
-  assert.ok(teacher.metrics.randomPercent.mean < 15);
+  const teachers = arms.filter(({ id }) => id.endsWith("/teacher"));
+  assert.is(teachers.length, config.worlds.length);
+  for (const { id, metrics } of teachers) {
+    assert.is(metrics.expertPercent.mean, 100, id);
+    assert.ok(metrics.randomPercent.mean < 15, id);
+  }
   for (const { id, metrics } of arms) {
     for (const [name, { mean }] of Object.entries(metrics)) {
       assert.ok(Number.isFinite(mean), `${id} ${name} ${mean}`);
