@@ -385,11 +385,10 @@ export function openAtlas(
 const SAY = {
   page: ["open", "need page"],
   field: ["look for", "need"],
-  next: ["next", "try"],
   answer: ["so", "hence"],
 } as const;
 
-/** An expert that goes step by step and repeats all that it found and what is left to be seen. */
+/** An expert that goes step by step and repeats what it found and where it is. */
 function expert(
   key: Key,
   names: readonly string[],
@@ -401,8 +400,9 @@ function expert(
   let page: string | null = null;
   /** What was read, by page and field; a capital's page has the field "country". */
   const read = new Map<string, string>();
-  /** Neighbours that may still be the one. */
-  let left: string[] | null = null;
+  /** The last neighbour that is not the one, and that which may be. */
+  let last: string | null = null;
+  let tried: string | null = null;
   const known = (name: string, field: string) => read.get(`${name} ${field}`);
 
   const note = (observation: string) => {
@@ -423,7 +423,7 @@ function expert(
   };
 
   /** The next action to know what a page says of a word, said after what is to be kept in mind. */
-  const find = (memory: string[], name: string, word: string, how = "") => {
+  const find = (memory: string[], name: string, word: string) => {
     if (page === name) {
       return {
         reasoning: [...memory, `${name} open , ${say("field")} ${word}`]
@@ -439,7 +439,7 @@ function expert(
       };
     }
     return {
-      reasoning: [...memory, `${how || say("page")} ${name}`].join(" , "),
+      reasoning: [...memory, `${say("page")} ${name}`].join(" , "),
       action: `search ${name}`,
     };
   };
@@ -460,16 +460,21 @@ function expert(
           : finish(memory, value);
       }
       case "chain": {
-        left ??= known(asked.country, "neighbours")?.split(" ") ?? null;
-        if (left === null) return find([], asked.country, "neighbours");
-        const ruledOut: string[] = [];
-        while (known(left[0], asked.language) === "no") {
-          ruledOut.push(`not ${left.shift()}`);
+        if (tried !== null && known(tried, asked.language) === "no") {
+          [last, tried] = [tried, null];
+          read.delete(`${asked.country} neighbours`); // no longer in view
         }
-        const [name] = left;
+        if (tried === null) {
+          const list = known(asked.country, "neighbours")?.split(" ");
+          if (list === undefined) {
+            const memory = last === null ? [] : [`after ${last}`];
+            return find(memory, asked.country, "neighbours");
+          }
+          tried = list[last === null ? 0 : list.indexOf(last) + 1];
+        }
+        const name = tried;
         if (known(name, asked.language) === undefined) {
-          const memory = [...ruledOut, `left ${left.join(" ")}`];
-          return find(memory, name, asked.language, say("next"));
+          return find([`try ${name}`], name, asked.language);
         }
         const memory = [`found ${name}`];
         const value = known(name, asked.field);
@@ -487,6 +492,7 @@ function expert(
         const [a, b] = asked.countries;
         const aIsHigher = Number(known(a, "height")) >
           Number(known(b, "height"));
+        memory[1] += aIsHigher ? " less" : " more";
         return finish(memory, aIsHigher ? a : b);
       }
       case "same": {
@@ -577,7 +583,7 @@ export function facts(
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
-      "open first see not left found in",
+      "open first see after try found in more less",
       FIELDS.join(" "),
       Object.values(SAY).flat().join(" "),
       answers.join(" "),
