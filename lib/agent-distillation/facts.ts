@@ -397,6 +397,8 @@ function expert(
   const next = stream(fold(key, "facts expert"));
   const say = (what: keyof typeof SAY) => pick(SAY[what], next);
   let question: Question | null = null;
+  /** Words of the question. */
+  let asked: string[] = [];
   let page: string | null = null;
   /** What was read, by page and field; a capital's page has the field "country". */
   const read = new Map<string, string>();
@@ -432,7 +434,11 @@ function expert(
       };
     }
     if (next() < detours) {
-      const other = pick(names.filter((own) => own !== name), next);
+      // What the question names is not read by chance, or it would be known without having been noted.
+      const other = pick(
+        names.filter((own) => own !== name && !asked.includes(own)),
+        next,
+      );
       return {
         reasoning: [...memory, `first see ${other}`].join(" , "),
         action: `search ${other}`,
@@ -448,48 +454,48 @@ function expert(
     action: `finish ${answer}`,
   });
 
-  const plan = (asked: Question) => {
-    switch (asked.family) {
+  const plan = (question: Question) => {
+    switch (question.family) {
       case "bridge": {
-        const country = known(asked.capital, "country");
-        if (country === undefined) return find([], asked.capital, "country");
+        const country = known(question.capital, "country");
+        if (country === undefined) return find([], question.capital, "country");
         const memory = [`country ${country}`];
-        const value = known(country, asked.field);
+        const value = known(country, question.field);
         return value === undefined
-          ? find(memory, country, asked.field)
+          ? find(memory, country, question.field)
           : finish(memory, value);
       }
       case "chain": {
-        if (tried !== null && known(tried, asked.language) === "no") {
+        if (tried !== null && known(tried, question.language) === "no") {
           [last, tried] = [tried, null];
-          read.delete(`${asked.country} neighbours`); // no longer in view
+          read.delete(`${question.country} neighbours`); // no longer in view
         }
         if (tried === null) {
-          const list = known(asked.country, "neighbours")?.split(" ");
+          const list = known(question.country, "neighbours")?.split(" ");
           if (list === undefined) {
             const memory = last === null ? [] : [`after ${last}`];
-            return find(memory, asked.country, "neighbours");
+            return find(memory, question.country, "neighbours");
           }
           tried = list[last === null ? 0 : list.indexOf(last) + 1];
         }
         const name = tried;
-        if (known(name, asked.language) === undefined) {
-          return find([`try ${name}`], name, asked.language);
+        if (known(name, question.language) === undefined) {
+          return find([`try ${name}`], name, question.language);
         }
         const memory = [`found ${name}`];
-        const value = known(name, asked.field);
+        const value = known(name, question.field);
         return value === undefined
-          ? find(memory, name, asked.field)
+          ? find(memory, name, question.field)
           : finish(memory, value);
       }
       case "compare": {
         const memory: string[] = [];
-        for (const name of asked.countries) {
+        for (const name of question.countries) {
           const height = known(name, "height");
           if (height === undefined) return find(memory, name, "height");
           memory.push(`${name} ${height}`);
         }
-        const [a, b] = asked.countries;
+        const [a, b] = question.countries;
         const aIsHigher = Number(known(a, "height")) >
           Number(known(b, "height"));
         memory[1] += aIsHigher ? " less" : " more";
@@ -498,7 +504,7 @@ function expert(
       case "same": {
         const memory: string[] = [];
         let language: string | undefined;
-        for (const capital of asked.capitals) {
+        for (const capital of question.capitals) {
           const country = known(capital, "country");
           if (country === undefined) return find(memory, capital, "country");
           const word = language ?? "language";
@@ -512,14 +518,17 @@ function expert(
         }
         return finish(
           memory,
-          known(known(asked.capitals[1], "country")!, language!)!,
+          known(known(question.capitals[1], "country")!, language!)!,
         );
       }
     }
   };
 
   return ({ header, observation }) => {
-    question ??= readQuestion(header);
+    if (question === null) {
+      question = readQuestion(header);
+      asked = header.split(/\s/);
+    }
     note(observation);
     return plan(question);
   };
