@@ -385,11 +385,10 @@ export function openAtlas(
 const SAY = {
   page: ["open", "need page"],
   field: ["look for", "need"],
-  next: ["next", "try"],
   answer: ["so", "hence"],
 } as const;
 
-/** An expert that goes step by step and repeats all that it found and what is left to be seen. */
+/** An expert that goes step by step and repeats what it found and where it is. */
 function expert(
   key: Key,
   names: readonly string[],
@@ -398,11 +397,14 @@ function expert(
   const next = stream(fold(key, "facts expert"));
   const say = (what: keyof typeof SAY) => pick(SAY[what], next);
   let question: Question | null = null;
+  /** Words of the question. */
+  let asked: string[] = [];
   let page: string | null = null;
   /** What was read, by page and field; a capital's page has the field "country". */
   const read = new Map<string, string>();
-  /** Neighbours that may still be the one. */
-  let left: string[] | null = null;
+  /** The last neighbour that is not the one, and that which may be. */
+  let last: string | null = null;
+  let tried: string | null = null;
   const known = (name: string, field: string) => read.get(`${name} ${field}`);
 
   const note = (observation: string) => {
@@ -423,7 +425,7 @@ function expert(
   };
 
   /** The next action to know what a page says of a word, said after what is to be kept in mind. */
-  const find = (memory: string[], name: string, word: string, how = "") => {
+  const find = (memory: string[], name: string, word: string) => {
     if (page === name) {
       return {
         reasoning: [...memory, `${name} open , ${say("field")} ${word}`]
@@ -432,14 +434,18 @@ function expert(
       };
     }
     if (next() < detours) {
-      const other = pick(names.filter((own) => own !== name), next);
+      // What the question names is not read by chance, or it would be known without having been noted.
+      const other = pick(
+        names.filter((own) => own !== name && !asked.includes(own)),
+        next,
+      );
       return {
         reasoning: [...memory, `first see ${other}`].join(" , "),
         action: `search ${other}`,
       };
     }
     return {
-      reasoning: [...memory, `${how || say("page")} ${name}`].join(" , "),
+      reasoning: [...memory, `${say("page")} ${name}`].join(" , "),
       action: `search ${name}`,
     };
   };
@@ -448,51 +454,57 @@ function expert(
     action: `finish ${answer}`,
   });
 
-  const plan = (asked: Question) => {
-    switch (asked.family) {
+  const plan = (question: Question) => {
+    switch (question.family) {
       case "bridge": {
-        const country = known(asked.capital, "country");
-        if (country === undefined) return find([], asked.capital, "country");
+        const country = known(question.capital, "country");
+        if (country === undefined) return find([], question.capital, "country");
         const memory = [`country ${country}`];
-        const value = known(country, asked.field);
+        const value = known(country, question.field);
         return value === undefined
-          ? find(memory, country, asked.field)
+          ? find(memory, country, question.field)
           : finish(memory, value);
       }
       case "chain": {
-        left ??= known(asked.country, "neighbours")?.split(" ") ?? null;
-        if (left === null) return find([], asked.country, "neighbours");
-        const ruledOut: string[] = [];
-        while (known(left[0], asked.language) === "no") {
-          ruledOut.push(`not ${left.shift()}`);
+        if (tried !== null && known(tried, question.language) === "no") {
+          [last, tried] = [tried, null];
+          read.delete(`${question.country} neighbours`); // no longer in view
         }
-        const [name] = left;
-        if (known(name, asked.language) === undefined) {
-          const memory = [...ruledOut, `left ${left.join(" ")}`];
-          return find(memory, name, asked.language, say("next"));
+        if (tried === null) {
+          const list = known(question.country, "neighbours")?.split(" ");
+          if (list === undefined) {
+            const memory = last === null ? [] : [`after ${last}`];
+            return find(memory, question.country, "neighbours");
+          }
+          tried = list[last === null ? 0 : list.indexOf(last) + 1];
+        }
+        const name = tried;
+        if (known(name, question.language) === undefined) {
+          return find([`try ${name}`], name, question.language);
         }
         const memory = [`found ${name}`];
-        const value = known(name, asked.field);
+        const value = known(name, question.field);
         return value === undefined
-          ? find(memory, name, asked.field)
+          ? find(memory, name, question.field)
           : finish(memory, value);
       }
       case "compare": {
         const memory: string[] = [];
-        for (const name of asked.countries) {
+        for (const name of question.countries) {
           const height = known(name, "height");
           if (height === undefined) return find(memory, name, "height");
           memory.push(`${name} ${height}`);
         }
-        const [a, b] = asked.countries;
+        const [a, b] = question.countries;
         const aIsHigher = Number(known(a, "height")) >
           Number(known(b, "height"));
+        memory[1] += aIsHigher ? " less" : " more";
         return finish(memory, aIsHigher ? a : b);
       }
       case "same": {
         const memory: string[] = [];
         let language: string | undefined;
-        for (const capital of asked.capitals) {
+        for (const capital of question.capitals) {
           const country = known(capital, "country");
           if (country === undefined) return find(memory, capital, "country");
           const word = language ?? "language";
@@ -506,14 +518,17 @@ function expert(
         }
         return finish(
           memory,
-          known(known(asked.capitals[1], "country")!, language!)!,
+          known(known(question.capitals[1], "country")!, language!)!,
         );
       }
     }
   };
 
   return ({ header, observation }) => {
-    question ??= readQuestion(header);
+    if (question === null) {
+      question = readQuestion(header);
+      asked = header.split(/\s/);
+    }
     note(observation);
     return plan(question);
   };
@@ -577,7 +592,7 @@ export function facts(
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
-      "open first see not left found in",
+      "open first see after try found in more less",
       FIELDS.join(" "),
       Object.values(SAY).flat().join(" "),
       answers.join(" "),
