@@ -110,7 +110,7 @@ const full: Config = {
     },
     facts: {
       teacher: {
-        steps: 2400,
+        steps: 2000,
         episodes: 8000,
         learningRate: 4e-3,
         rollouts: 800,
