@@ -119,6 +119,18 @@ test("runs: every arm of the smoke profile in each world, and reports that measu
   const measured = experiment.measure(arms, config);
   const file = loadClaims("agent-distillation")!;
   checkMeasured(file, measured);
+  // No teacher of four steps is good: all worlds count, and that is said. With one good teacher, only its world.
+  assert.match(measured["sad-spans"].note!, /teachers below 90 %/);
+  const better = arms.map((arm) =>
+    arm.id === "house/teacher"
+      ? {
+        ...arm,
+        metrics: { ...arm.metrics, successPercent: summariseMetric([95]) },
+      }
+      : arm
+  );
+  const { note } = experiment.measure(better, config)["sad-spans"];
+  assert.match(note!, /, house, .*; shop, facts left out: teacher below 90 %/);
   const titles = experiment.tables!(arms, config).map(({ title }) => title);
   assert.is(new Set(titles).size, titles.length);
   for (const figure of experiment.figures!(arms, config)) {

@@ -37,13 +37,22 @@ const studentOf = (
 const teacherOf = (arms: ArmSummary[], world: World) =>
   findArm(arms, `${world}/teacher`);
 
+/** Worlds that say something of distillation: those with a good teacher, or all if none has one. */
+export function tellingWorlds(arms: ArmSummary[], { worlds }: Config): World[] {
+  const good = worlds.filter((world) =>
+    teacherOf(arms, world).metrics.successPercent.mean >= GOOD_TEACHER
+  );
+  return good.length > 0 ? good : worlds;
+}
+
 function pairsOf(
   arms: ArmSummary[],
-  { worlds, student: { hiddenSize } }: Config,
+  config: Config,
   a: Method,
   b: Method,
 ): Pair[] {
-  return worlds.map((world) => [
+  const { student: { hiddenSize } } = config;
+  return tellingWorlds(arms, config).map((world) => [
     studentOf(arms, world, a, hiddenSize),
     studentOf(arms, world, b, hiddenSize),
   ]);
@@ -133,9 +142,19 @@ export function measure(
   config: Config,
 ): Record<string, Measurement> {
   const { worlds, evaluation, student, scaling } = config;
+  const telling = tellingWorlds(arms, config);
+  const weak = worlds.filter((world) =>
+    teacherOf(arms, world).metrics.successPercent.mean < GOOD_TEACHER
+  );
   const where = `width ${student.hiddenSize}, ${
-    worlds.join(", ")
-  }, ${evaluation.episodes} unseen episodes each`;
+    telling.join(", ")
+  }, ${evaluation.episodes} unseen episodes each${
+    weak.length === 0
+      ? ""
+      : telling.some((world) => weak.includes(world))
+      ? `, teachers below ${GOOD_TEACHER} %`
+      : `; ${weak.join(", ")} left out: teacher below ${GOOD_TEACHER} %`
+  }`;
   const gain = (other: Method): Measurement => {
     const pairs = pairsOf(arms, config, "sad", other);
     return {
