@@ -364,6 +364,9 @@ export function openAtlas(
   };
 }
 
+/** What the two that are compared are called. */
+const ORDER = ["first", "second"] as const;
+
 /** Ways to say the same; which one is drawn anew at each turn. */
 const SAY = {
   page: ["open", "need page"],
@@ -423,7 +426,7 @@ function expert(
         next,
       );
       return {
-        reasoning: [...memory, `first see ${other}`].join(" , "),
+        reasoning: [...memory, `also see ${other}`].join(" , "),
         action: `search ${other}`,
       };
     }
@@ -477,15 +480,26 @@ function expert(
       }
       case "compare": {
         const memory: string[] = [];
-        for (const name of question.countries) {
+        for (const [i, name] of question.countries.entries()) {
           const height = known(name, "height");
           if (height === undefined) return find(memory, name, "height");
-          memory.push(`${name} ${height}`);
+          memory.push(`${ORDER[i]} ${name} ${height}`);
         }
         const [a, b] = question.countries;
-        const aIsHigher = isHigher(known(a, "height")!, known(b, "height")!);
-        memory[1] += aIsHigher ? " less" : " more";
-        return finish(memory, aIsHigher ? a : b);
+        const firstIsHigher = isHigher(
+          known(a, "height")!,
+          known(b, "height")!,
+        );
+        memory[1] += firstIsHigher ? " less" : " more";
+        memory.push(
+          `${say("answer")} ${ORDER[firstIsHigher ? 0 : 1]} ${
+            firstIsHigher ? a : b
+          }`,
+        );
+        return {
+          reasoning: memory.join(" , "),
+          action: `finish ${firstIsHigher ? a : b}`,
+        };
       }
       case "same": {
         const memory: string[] = [];
@@ -576,7 +590,7 @@ export function facts(
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
-      "open first see after try found in more less",
+      "open first second also see after try found in more less",
       [...FIELDS, ...HEIGHTS].join(" "),
       Object.values(SAY).flat().join(" "),
       answers.join(" "),
