@@ -401,7 +401,7 @@ test("facts: countries as the factbook has them", () => {
     name: "Austria",
     capital: "Vienna",
     language: "German",
-    heightKm: 4,
+    height: "high",
     // The Czech Republic is no single word.
     neighbours: [
       "Germany",
@@ -428,7 +428,7 @@ test("facts: a country with anything that is not one word is left out, also as a
       "conventional short form": "Aland",
       "name": "Atown",
       "Languages": "Aish (official) 90%, Bish",
-      "highest point": "Mount A 1,499 m",
+      "highest point": "Mount A 1,000 m",
       "border countries": "Bland 1,359 km, New Cland 8 km, Dland (east) 2 km",
       ...fields,
     }).map(([field, text]) => `${field}: ${text}`).join("\n"),
@@ -436,7 +436,11 @@ test("facts: a country with anything that is not one word is left out, also as a
   const b = { "conventional short form": "Bland", "name": "Btown; note - new" };
   const kept = readCountries([
     document({}),
-    document({ ...b, "border countries": "Aland 1,359 km" }),
+    document({
+      ...b,
+      "border countries": "Aland 1,359 km",
+      "highest point": "Hill (north) 999 m; Fell 7 m",
+    }),
     document({ "conventional short form": "New Cland" }),
     document({ "conventional short form": "Dland", "name": "Port D" }),
     document({ "conventional short form": "Eland", "Languages": "Old Eish" }),
@@ -448,14 +452,14 @@ test("facts: a country with anything that is not one word is left out, also as a
       name: "Aland",
       capital: "Atown",
       language: "Aish",
-      heightKm: 1,
+      height: "middle",
       neighbours: ["Bland"],
     },
     {
       name: "Bland",
       capital: "Btown",
       language: "Aish",
-      heightKm: 1,
+      height: "low",
       neighbours: ["Aland"],
     },
   ]);
@@ -467,31 +471,30 @@ const ATLAS: Country[] = [
     name: "Aland",
     capital: "Atown",
     language: "Aish",
-    heightKm: 2,
+    height: "low",
     neighbours: ["Bland"],
   },
   {
     name: "Bland",
     capital: "Btown",
     language: "Bish",
-    heightKm: 5,
+    height: "high",
     neighbours: ["Aland", "Cland"],
   },
   {
     name: "Cland",
     capital: "Ctown",
     language: "Aish",
-    heightKm: 2,
+    height: "low",
     neighbours: ["Bland"],
   },
 ];
 
 test("facts: answers of every family by hand, and what has no single answer", () => {
   const cases: [Question, string][] = [
-    [{ family: "bridge", field: "language", capital: "Btown" }, "Bish"],
-    [{ family: "bridge", field: "height", capital: "Ctown" }, "2"],
+    [{ family: "bridge", capital: "Btown" }, "Bish"],
     [
-      { family: "chain", field: "capital", country: "Aland", language: "Bish" },
+      { family: "chain", country: "Aland", language: "Bish" },
       "Btown",
     ],
     [
@@ -509,8 +512,8 @@ test("facts: answers of every family by hand, and what has no single answer", ()
     assert.is(answerOf(question, ATLAS), answer);
   }
   const bad: Question[] = [
-    { family: "bridge", field: "height", capital: "Aland" },
-    { family: "chain", field: "height", country: "Bland", language: "Aish" },
+    { family: "bridge", capital: "Aland" },
+    { family: "chain", country: "Bland", language: "Aish" },
     { family: "compare", countries: ["Aland", "Cland"] },
   ];
   for (const question of bad) {
@@ -524,19 +527,18 @@ test("facts: answers of every family by hand, and what has no single answer", ()
 test("facts: an atlas by hand, page by page", () => {
   const question: Question = {
     family: "chain",
-    field: "height",
     country: "Aland",
     language: "Bish",
   };
   const open = () =>
     openAtlas(ATLAS, question, {
       titles: ["Aland", "Bland", "Btown", "Dland"],
-      answers: ["5", "2", "Aish", "Bish", "Btown", "Aland"],
+      answers: ["Aish", "Bish", "Btown", "Aland"],
     });
   const episode = open();
   assert.is(
     episode.header,
-    "Task: what is the height of the neighbour of Aland with language Bish\n",
+    "Task: what is the capital of the neighbour of Aland with language Bish\n",
   );
   const said = (action: string) => episode.step(action).observation;
   assert.is(said("search Btown"), "Btown is the capital of Bland");
@@ -544,19 +546,19 @@ test("facts: an atlas by hand, page by page", () => {
   assert.is(said("search Dland"), "no page of Dland");
   assert.is(said("search Bland"), "Bland is a country");
   assert.is(said("lookup neighbours"), "the neighbours are Aland Cland");
-  assert.is(said("lookup height"), "the height is 5");
+  assert.is(said("lookup height"), "the height is high");
   assert.is(said("lookup Bish"), "Bish is the language");
   assert.is(said("lookup Aish"), "no Aish here");
   assert.is(said("lookup Btown"), "Btown is the capital");
   assert.is(said("lookup Aland"), "Aland is a neighbour");
-  assert.equal(episode.step("finish 5"), {
+  assert.equal(episode.step("finish Btown"), {
     observation: "the answer is given",
     reward: 1,
     done: true,
     valid: true,
   });
   assert.equal(episode.admissible(), []);
-  const { reward, done } = open().step("finish 2");
+  const { reward, done } = open().step("finish Aland");
   assert.equal({ reward, done }, { reward: 0, done: true });
 });
 
@@ -618,7 +620,7 @@ test("facts: names are dealt anew in each training episode, relations stay", () 
   ]);
   assert.is(a.language, c.language);
   assert.is.not(a.language, b.language);
-  assert.equal(dealt.map(({ heightKm }) => heightKm), [2, 5, 2]);
+  assert.equal(dealt.map(({ height }) => height), ["low", "high", "low"]);
   const names = new Set(countries.map(({ name }) => name));
   assert.ok(dealt.every(({ name }) => names.has(name)));
   const page = (seed: number, split: "train" | "unseen") => {

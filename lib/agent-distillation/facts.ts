@@ -16,7 +16,7 @@
  * country, capital and language, and what a page says is true in that atlas only.
  *
  * Scope: countries whose name, capital and first language are a single word in the factbook and that have such a neighbour; a
- * page names the neighbours that have a page themselves. Heights are those of the highest point in kilometres, rounded.
+ * page names the neighbours that have a page themselves. Heights are those of the highest point: low below 1 km, high from 3 km.
  */
 import {
   loadText,
@@ -36,14 +36,24 @@ import {
   stream,
 } from "./environment.ts";
 
+/** Classes of heights: below 1 km, below 3 km, and above. */
+const HEIGHTS = ["low", "middle", "high"] as const;
+export type Height = typeof HEIGHTS[number];
+
+const heightClass = (metres: number): Height =>
+  metres < 1000 ? "low" : metres < 3000 ? "middle" : "high";
+
+const isHigher = (a: string, b: string) =>
+  HEIGHTS.indexOf(a as Height) > HEIGHTS.indexOf(b as Height);
+
 /** What a page says of a country. */
 export interface Country {
   name: string;
   capital: string;
   /** The one that the factbook lists first. */
   language: string;
-  /** Of the highest point, rounded. */
-  heightKm: number;
+  /** Of the highest point. */
+  height: Height;
   /** Of those that have a page. */
   neighbours: string[];
 }
@@ -73,18 +83,18 @@ export function readCountries(documents: readonly TextDocument[]): Country[] {
       .exec(fieldOf(document, "conventional short form"))?.[0];
     const capital = first(fieldOf(document, "name"));
     const language = first(fieldOf(document, "Languages"));
-    const height = /([\d,]+) m\b/.exec(fieldOf(document, "highest point"))?.[1];
+    const metres = /([\d,]+) m\b/.exec(fieldOf(document, "highest point"))?.[1];
     if (
       name === undefined || capital === undefined || language === undefined ||
-      height === undefined || name === capital
+      metres === undefined || name === capital
     ) return [];
-    const heightKm = Math.round(Number(height.replaceAll(",", "")) / 1000);
     // "Czech Republic 402 km, Spain (Ceuta) 8 km, Mali 1,359 km"
     const neighbours = [
       ...fieldOf(document, "border countries")
         .matchAll(/(?:^|, )([A-Z][a-z]+) [\d.,]+ km/g),
     ].map(([, neighbour]) => neighbour);
-    return [{ name, capital, language, heightKm, neighbours }];
+    const height = heightClass(Number(metres.replaceAll(",", "")));
+    return [{ name, capital, language, height, neighbours }];
   });
   const names = new Set(countries.map(({ name }) => name));
   return countries
@@ -126,7 +136,7 @@ export function dealNames(
     name: names.get(record.name)!,
     capital: capitals.get(record.capital)!,
     language: languages.get(record.language)!,
-    heightKm: record.heightKm,
+    height: record.height,
     neighbours: record.neighbours.map((name) => names.get(name)!),
   }));
 }
@@ -134,13 +144,8 @@ export function dealNames(
 // Questions -------------------------------------------------------------------------------------------
 
 export type Question =
-  | { family: "bridge"; field: "language" | "height"; capital: string }
-  | {
-    family: "chain";
-    field: "capital" | "height";
-    country: string;
-    language: string;
-  }
+  | { family: "bridge"; capital: string }
+  | { family: "chain"; country: string; language: string }
   | { family: "compare"; countries: [string, string] }
   | { family: "same"; capitals: [string, string] };
 
@@ -150,9 +155,9 @@ const FAMILIES = ["bridge", "chain", "compare", "same"] as const;
 export function askQuestion(question: Question): string {
   switch (question.family) {
     case "bridge":
-      return `what is the ${question.field} of the country with capital ${question.capital}`;
+      return `what is the language of the country with capital ${question.capital}`;
     case "chain":
-      return `what is the ${question.field} of the neighbour of ${question.country} with language ${question.language}`;
+      return `what is the capital of the neighbour of ${question.country} with language ${question.language}`;
     case "compare":
       return `which is higher , ${question.countries.join(" or ")}`;
     case "same":
@@ -165,25 +170,13 @@ export function askQuestion(question: Question): string {
 /** The question in the header of an episode. */
 export function readQuestion(header: string): Question {
   const task = /^Task: (.*)$/m.exec(header)?.[1] ?? "";
-  const bridge =
-    /^what is the (language|height) of the country with capital (\w+)$/
-      .exec(task);
-  if (bridge) {
-    const field = bridge[1] as "language" | "height";
-    return { family: "bridge", field, capital: bridge[2] };
-  }
+  const bridge = /^what is the language of the country with capital (\w+)$/
+    .exec(task);
+  if (bridge) return { family: "bridge", capital: bridge[1] };
   const chain =
-    /^what is the (capital|height) of the neighbour of (\w+) with language (\w+)$/
+    /^what is the capital of the neighbour of (\w+) with language (\w+)$/
       .exec(task);
-  if (chain) {
-    const [, field, country, language] = chain;
-    return {
-      family: "chain",
-      field: field as "capital" | "height",
-      country,
-      language,
-    };
-  }
+  if (chain) return { family: "chain", country: chain[1], language: chain[2] };
   const compare = /^which is higher , (\w+) or (\w+)$/.exec(task);
   if (compare) {
     return { family: "compare", countries: [compare[1], compare[2]] };
@@ -197,13 +190,6 @@ export function readQuestion(header: string): Question {
     }: ${task}`,
   );
 }
-
-const fieldText = (country: Country, field: Field): string =>
-  field === "height"
-    ? String(country.heightKm)
-    : field === "neighbours"
-    ? country.neighbours.join(" ")
-    : country[field];
 
 /**
  * The answer to a question by the records of an atlas.
@@ -228,17 +214,17 @@ export function answerOf(
     only(atlas.filter((country) => country.capital === capital));
   switch (question.family) {
     case "bridge":
-      return fieldText(of(question.capital), question.field);
+      return of(question.capital).language;
     case "chain": {
       const { neighbours } = named(question.country);
       const fitting = neighbours.map(named)
         .filter(({ language }) => language === question.language);
-      return fieldText(only(fitting), question.field);
+      return only(fitting).capital;
     }
     case "compare": {
       const [a, b] = question.countries.map(named);
-      const higher = a.heightKm > b.heightKm ? [a] : [b];
-      return only(a.heightKm === b.heightKm ? [a, b] : higher).name;
+      const higher = isHigher(a.height, b.height) ? [a] : [b];
+      return only(a.height === b.height ? [a, b] : higher).name;
     }
     case "same": {
       const [a, b] = question.capitals.map(of);
@@ -270,7 +256,6 @@ function drawQuestion(
     case "bridge":
       return {
         family,
-        field: pick(["language", "height"], next),
         capital: pick(about, next).capital,
       };
     case "chain":
@@ -287,13 +272,12 @@ function drawQuestion(
         if (bases.length === 0) continue;
         return {
           family,
-          field: pick(["capital", "height"], next),
           country: pick(bases, next).name,
           language: target.language,
         };
       }
     case "compare": {
-      const [a, b] = two((a, b) => a.heightKm !== b.heightKm);
+      const [a, b] = two((a, b) => a.height !== b.height);
       return { family, countries: [a.name, b.name] };
     }
     case "same": {
@@ -354,10 +338,9 @@ export function openAtlas(
       case "lookup": {
         const field = FIELDS.find((name) => name === word);
         if (field === undefined) return findWord(page!, word);
-        const text = fieldText(page!, field) || "none";
         return field === "neighbours"
-          ? `the neighbours are ${text}`
-          : `the ${word} is ${text}`;
+          ? `the neighbours are ${page!.neighbours.join(" ") || "none"}`
+          : `the ${field} is ${page![field]}`;
       }
       default:
         given = word;
@@ -380,6 +363,9 @@ export function openAtlas(
     },
   };
 }
+
+/** What the two that are compared are called. */
+const ORDER = ["first", "second"] as const;
 
 /** Ways to say the same; which one is drawn anew at each turn. */
 const SAY = {
@@ -440,7 +426,7 @@ function expert(
         next,
       );
       return {
-        reasoning: [...memory, `first see ${other}`].join(" , "),
+        reasoning: [...memory, `also see ${other}`].join(" , "),
         action: `search ${other}`,
       };
     }
@@ -460,9 +446,9 @@ function expert(
         const country = known(question.capital, "country");
         if (country === undefined) return find([], question.capital, "country");
         const memory = [`country ${country}`];
-        const value = known(country, question.field);
+        const value = known(country, "language");
         return value === undefined
-          ? find(memory, country, question.field)
+          ? find(memory, country, "language")
           : finish(memory, value);
       }
       case "chain": {
@@ -477,29 +463,43 @@ function expert(
             return find(memory, question.country, "neighbours");
           }
           tried = list[last === null ? 0 : list.indexOf(last) + 1];
+          const memory = last === null
+            ? `try ${tried}`
+            : `after ${last} ${tried}`; // as they stand in the list
+          return find([memory], tried, question.language);
         }
         const name = tried;
         if (known(name, question.language) === undefined) {
           return find([`try ${name}`], name, question.language);
         }
         const memory = [`found ${name}`];
-        const value = known(name, question.field);
+        const value = known(name, "capital");
         return value === undefined
-          ? find(memory, name, question.field)
+          ? find(memory, name, "capital")
           : finish(memory, value);
       }
       case "compare": {
         const memory: string[] = [];
-        for (const name of question.countries) {
+        for (const [i, name] of question.countries.entries()) {
           const height = known(name, "height");
           if (height === undefined) return find(memory, name, "height");
-          memory.push(`${name} ${height}`);
+          memory.push(`${ORDER[i]} ${name} ${height}`);
         }
         const [a, b] = question.countries;
-        const aIsHigher = Number(known(a, "height")) >
-          Number(known(b, "height"));
-        memory[1] += aIsHigher ? " less" : " more";
-        return finish(memory, aIsHigher ? a : b);
+        const firstIsHigher = isHigher(
+          known(a, "height")!,
+          known(b, "height")!,
+        );
+        memory[1] += firstIsHigher ? " less" : " more";
+        memory.push(
+          `${say("answer")} ${ORDER[firstIsHigher ? 0 : 1]} ${
+            firstIsHigher ? a : b
+          }`,
+        );
+        return {
+          reasoning: memory.join(" , "),
+          action: `finish ${firstIsHigher ? a : b}`,
+        };
       }
       case "same": {
         const memory: string[] = [];
@@ -564,10 +564,8 @@ export function facts(
   const names = distinct("name");
   const capitals = distinct("capital");
   const languages = distinct("language");
-  const heights = [...new Set(countries.map(({ heightKm }) => `${heightKm}`))]
-    .sort();
   const titles = [...names, ...capitals];
-  const answers = [...titles, ...languages, ...heights, "yes", "no"];
+  const answers = [...titles, ...languages, "yes", "no"];
   return {
     name: "facts",
     maxSteps: 30,
@@ -592,8 +590,8 @@ export function facts(
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
-      "open first see after try found in more less",
-      FIELDS.join(" "),
+      "open first second also see after try found in more less",
+      [...FIELDS, ...HEIGHTS].join(" "),
       Object.values(SAY).flat().join(" "),
       answers.join(" "),
     ],
