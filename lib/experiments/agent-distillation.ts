@@ -110,9 +110,9 @@ const full: Config = {
     },
     facts: {
       teacher: {
-        steps: 2000,
+        steps: 2400,
         episodes: 8000,
-        learningRate: 4e-3,
+        learningRate: 5e-3,
         rollouts: 800,
       },
       student: { steps: 1600, transcripts: 500 },
@@ -133,14 +133,14 @@ const quick: Config = {
     shape: { hiddenSize: 64, numLayers: 2, numHeads: 4 },
     episodes: 1500,
     rollouts: 120,
-    steps: 700,
+    steps: 500,
   },
-  student: { ...full.student, transcripts: 100, steps: 450 },
+  student: { ...full.student, transcripts: 100, steps: 300 },
   changes: {},
   methods: { house: NEEDED },
   scaling: { hiddenSizes: [], methods: ["flat", "sad"] },
   lambdas: [],
-  evaluation: { episodes: 50, turns: 60 },
+  evaluation: { episodes: 40, turns: 40 },
   seeds: 2,
 };
 
