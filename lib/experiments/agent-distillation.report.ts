@@ -217,6 +217,9 @@ const COLUMNS: [string, string][] = [
   ["KL, action (nats/token)", "klAct"],
 ];
 
+/** What says nothing of an agent that learnt to act without reasoning: others are compared on lines that have it. */
+const OF_REASONING = ["matchPercent", "wordF1", "klReason", "klAct"];
+
 /** Rows of success alone. */
 function bareRow(name: string, success: number): (string | number | null)[] {
   return [
@@ -237,11 +240,13 @@ function worldTable(
   const { steps, batch, transcripts } = trainingIn(config, world);
   const teacher = teacherOf(arms, world);
   const { metrics } = teacher;
-  const row = (name: string, arm: ArmSummary) => [
+  const row = (name: string, arm: ArmSummary, silent = false) => [
     name,
     arm.metrics.parameters.mean,
     ...COLUMNS.map(([, metric]) =>
-      metric in arm.metrics ? spread(arm.metrics[metric]) : null
+      metric in arm.metrics && !(silent && OF_REASONING.includes(metric))
+        ? spread(arm.metrics[metric])
+        : null
     ),
     Number((arm.timings.trainSeconds?.mean ?? arm.seconds).toPrecision(3)),
   ];
@@ -270,7 +275,11 @@ function worldTable(
       bareRow("random admissible action", metrics.randomPercent.mean),
       row("teacher", teacher),
       ...config.methods[world].map((method) =>
-        row(METHODS[method].label, studentOf(arms, world, method, hiddenSize))
+        row(
+          METHODS[method].label,
+          studentOf(arms, world, method, hiddenSize),
+          method === "action-only",
+        )
       ),
     ],
   };
