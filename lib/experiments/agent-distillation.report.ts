@@ -339,6 +339,24 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
 
 // Figures -------------------------------------------------------------------------------------------
 
+/** Bars with room for the long names of methods below them. */
+function methodBars(
+  rows: Row[],
+  options: Parameters<typeof barFigure>[1],
+): FigureSpec {
+  const figure = barFigure(rows, options);
+  const { layout } = figure;
+  return {
+    ...figure,
+    layout: {
+      ...layout,
+      height: 500,
+      margin: { ...layout.margin as object, l: 110, b: 200 },
+      xaxis: { ...layout.xaxis as object, title: undefined, tickangle: -55 },
+    },
+  };
+}
+
 function worldFigure(
   arms: ArmSummary[],
   world: World,
@@ -352,7 +370,7 @@ function worldFigure(
     ),
   }));
   const { metrics } = teacherOf(arms, world);
-  return barFigure(
+  return methodBars(
     [{ method: "teacher", success: metrics.successPercent.mean }, ...rows],
     {
       id: `agent-distillation-${world}-success`,
@@ -386,7 +404,7 @@ function sizeFigure(arms: ArmSummary[], config: Config): FigureSpec {
       scale: "log",
       ticks: [...new Set(rows.map((row) => row.parameters as number))],
     },
-    yAxis: { title: "success", unit: "%" },
+    yAxis: { title: "success", unit: "%", range: [0, 100] },
   });
 }
 
@@ -417,7 +435,7 @@ function lambdaFigure(arms: ArmSummary[], config: Config): FigureSpec[] {
       scale: "log",
       ticks: rows.map((row) => row.lambda as number),
     },
-    yAxis: { title: "success", unit: "%" },
+    yAxis: { title: "success", unit: "%", range: [0, 100] },
   })];
 }
 
@@ -468,7 +486,7 @@ function lengthFigure(arms: ArmSummary[], config: Config): FigureSpec {
         ),
       }))
   );
-  return barFigure(rows, {
+  return methodBars(rows, {
     id: "agent-distillation-length",
     title: "Length of reasoning",
     caption:
