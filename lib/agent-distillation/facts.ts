@@ -59,7 +59,6 @@ export interface Country {
 }
 
 const FIELDS = ["capital", "language", "height", "neighbours"] as const;
-type Field = typeof FIELDS[number];
 
 /** The text of a field of a document, "" if it has none. */
 function fieldOf({ text }: TextDocument, name: string): string {
