@@ -76,7 +76,9 @@ test("side by side: both agents' turns, how each ended, and one task only", () =
     world.reset(key(3), "unseen"),
     () => ({ reasoning: "so", action: "fly" }),
   );
-  const rows = sideBySide(["expert", "bird"], [transcript, other]).rows;
+  const rows = sideBySide(["expert", "bird"], [transcript, other], {
+    turns: world.maxSteps,
+  }).rows;
   assert.is(rows.length, transcript.turns.length + 1);
   const [{ reasoning, action }] = transcript.turns;
   assert.equal(rows[0], {

@@ -545,7 +545,10 @@ test("facts: an atlas by hand, page by page", () => {
   assert.not(episode.step("lookup height").valid); // a capital has no fields
   assert.is(said("search Dland"), "no page of Dland");
   assert.is(said("search Bland"), "Bland is a country");
-  assert.is(said("lookup neighbours"), "the neighbours are Aland Cland");
+  assert.is(said("lookup neighbours"), "the first neighbour is Aland");
+  assert.is(said("after Aland"), "after Aland comes Cland");
+  assert.is(said("after Cland"), "after Cland comes none");
+  assert.not(episode.step("after Bland").valid);
   assert.is(said("lookup height"), "the height is high");
   assert.is(said("lookup Bish"), "Bish is the language");
   assert.is(said("lookup Aish"), "no Aish here");
@@ -595,9 +598,13 @@ test("facts: unseen questions are about countries of which no training page says
         const { observation } = episode.step(`search ${title}`);
         assert.is(observation.startsWith("no page"), titles.has(title), title);
         if (title !== name || titles.has(name)) continue;
-        const [, list] = episode.step("lookup neighbours").observation
-          .split(" are ");
-        for (const other of list.split(" ")) assert.not(titles.has(other));
+        let other = /neighbour is (\w+)$/
+          .exec(episode.step("lookup neighbours").observation)?.[1] ?? "none";
+        while (other !== "none") {
+          assert.not(titles.has(other));
+          [, other] = episode.step(`after ${other}`).observation
+            .split(" comes ");
+        }
       }
     }
   }

@@ -16,7 +16,7 @@
  * country, capital and language, and what a page says is true in that atlas only.
  *
  * Scope: countries whose name, capital and first language are a single word in the factbook and that have such a neighbour; a
- * page names the neighbours that have a page themselves. Heights are those of the highest point: low below 1 km, high from 3 km.
+ * page names the neighbours that have a page themselves, one at a time, as ReAct's lookup gives one sentence at a time. Heights are those of the highest point: low below 1 km, high from 3 km.
  */
 import {
   loadText,
@@ -320,7 +320,10 @@ export function openAtlas(
   const admissible = (): string[] =>
     given !== null ? [] : [
       ...titles.map((name) => `search ${name}`),
-      ...(page === null ? [] : words.map((word) => `lookup ${word}`)),
+      ...(page === null ? [] : [
+        ...words.map((word) => `lookup ${word}`),
+        ...page.neighbours.map((name) => `after ${name}`),
+      ]),
       ...answers.map((text) => `finish ${text}`),
     ];
   const act = (action: string): string => {
@@ -337,9 +340,16 @@ export function openAtlas(
       case "lookup": {
         const field = FIELDS.find((name) => name === word);
         if (field === undefined) return findWord(page!, word);
-        return field === "neighbours"
-          ? `the neighbours are ${page!.neighbours.join(" ") || "none"}`
-          : `the ${field} is ${page![field]}`;
+        if (field !== "neighbours") return `the ${field} is ${page![field]}`;
+        const [first] = page!.neighbours;
+        return first === undefined
+          ? "no neighbours here"
+          : `the first neighbour is ${first}`;
+      }
+      case "after": {
+        const { neighbours } = page!;
+        const other = neighbours[neighbours.indexOf(word) + 1] ?? "none";
+        return `after ${word} comes ${other}`;
       }
       default:
         given = word;
@@ -395,7 +405,9 @@ function expert(
   const note = (observation: string) => {
     const capital = /^(\w+) is the capital of (\w+)$/.exec(observation);
     const country = /^(\w+) is a country$/.exec(observation);
-    const value = /^the (\w+) (?:is|are) (.+)$/.exec(observation);
+    const value = /^the (\w+) is (\w+)$/.exec(observation);
+    const first = /^the first neighbour is (\w+)$/.exec(observation);
+    const after = /^after (\w+) comes (\w+)$/.exec(observation);
     const none = /^no page of (\w+)$/.exec(observation);
     const found = /^(\w+) is the language$/.exec(observation);
     const missing = /^no (\w+) here$/.exec(observation);
@@ -406,16 +418,23 @@ function expert(
     else if (none) page = none[1];
     else if (found) read.set(`${page} ${found[1]}`, "yes");
     else if (missing) read.set(`${page} ${missing[1]}`, "no");
+    else if (first) read.set(`${page} neighbours`, first[1]);
+    else if (after) read.set(`${page} after ${after[1]}`, after[2]);
     else if (value && page !== null) read.set(`${page} ${value[1]}`, value[2]);
   };
 
   /** The next action to know what a page says of a word, said after what is to be kept in mind. */
-  const find = (memory: string[], name: string, word: string) => {
+  const find = (
+    memory: string[],
+    name: string,
+    word: string,
+    action = `lookup ${word}`,
+  ) => {
     if (page === name) {
       return {
         reasoning: [...memory, `${name} open , ${say("field")} ${word}`]
           .join(" , "),
-        action: `lookup ${word}`,
+        action,
       };
     }
     if (next() < detours) {
@@ -453,19 +472,22 @@ function expert(
       case "chain": {
         if (tried !== null && known(tried, question.language) === "no") {
           [last, tried] = [tried, null];
-          read.delete(`${question.country} neighbours`); // no longer in view
         }
         if (tried === null) {
-          const list = known(question.country, "neighbours")?.split(" ");
-          if (list === undefined) {
-            const memory = last === null ? [] : [`after ${last}`];
-            return find(memory, question.country, "neighbours");
-          }
-          tried = list[last === null ? 0 : list.indexOf(last) + 1];
-          const memory = last === null
-            ? `try ${tried}`
-            : `after ${last} ${tried}`; // as they stand in the list
-          return find([memory], tried, question.language);
+          tried = known(
+            question.country,
+            last === null ? "neighbours" : `after ${last}`,
+          ) ?? null;
+        }
+        if (tried === null) {
+          return last === null
+            ? find([], question.country, "neighbours")
+            : find(
+              [`after ${last}`],
+              question.country,
+              "next",
+              `after ${last}`,
+            );
         }
         const name = tried;
         if (known(name, question.language) === undefined) {
@@ -589,7 +611,7 @@ export function facts(
       "Task: Reasoning: Action: Observation:",
       "what is the of country with neighbour which higher , or do countries and have same",
       "search lookup finish atlas closed a are none answer given page no here nothing happens yes no",
-      "open first second also see after try found in more less",
+      "open first second also see after comes next try found in more less",
       [...FIELDS, ...HEIGHTS].join(" "),
       Object.values(SAY).flat().join(" "),
       answers.join(" "),
