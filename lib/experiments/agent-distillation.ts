@@ -110,10 +110,11 @@ const full: Config = {
     },
     facts: {
       teacher: {
-        steps: 2400,
-        episodes: 8000,
-        learningRate: 5e-3,
-        rollouts: 800,
+        steps: 1800,
+        batch: 32,
+        episodes: 12000,
+        learningRate: 4e-3,
+        rollouts: 600,
       },
       student: { steps: 1600, transcripts: 500 },
     },
