@@ -37,7 +37,8 @@ test("arms: students of a world read their teacher, and all arms have the same t
     const students = arms.filter(({ id }) => !id.endsWith("/teacher"));
     for (const { config: own, needs, seeds } of students) {
       assert.equal(needs, [`${own.world}/teacher`]);
-      assert.equal(own.training, students[0].config.training);
+      const first = students.find(({ config }) => config.world === own.world)!;
+      assert.equal(own.training, first.config.training);
       assert.is(seeds.length, config.seeds);
     }
   }
@@ -94,12 +95,22 @@ function runHere(arms: Arm[]): ArmSummary[] {
   });
 }
 
-test("runs: every arm of the smoke profile, and reports that measure what claims there are", () => {
-  const config = experiment.profiles.smoke as Config;
+test("runs: every arm of the smoke profile in each world, and reports that measure what claims there are", () => {
+  const full = experiment.profiles.full as Config;
+  const config: Config = {
+    ...(experiment.profiles.smoke as Config),
+    worlds: full.worlds,
+    methods: full.methods,
+    lambdas: [2],
+  };
+  assert.ok(config.worlds.length > 1);
   const arms = runHere(experiment.arms(config));
-  const [teacher] = arms;
-  assert.is(teacher.metrics.expertPercent.mean, 100);
-  assert.ok(teacher.metrics.randomPercent.mean < 15);
+  const teachers = arms.filter(({ id }) => id.endsWith("/teacher"));
+  assert.is(teachers.length, config.worlds.length);
+  for (const { id, metrics } of teachers) {
+    assert.is(metrics.expertPercent.mean, 100, id);
+    assert.ok(metrics.randomPercent.mean < 15, id);
+  }
   for (const { id, metrics } of arms) {
     for (const [name, { mean }] of Object.entries(metrics)) {
       assert.ok(Number.isFinite(mean), `${id} ${name} ${mean}`);
@@ -108,6 +119,18 @@ test("runs: every arm of the smoke profile, and reports that measure what claims
   const measured = experiment.measure(arms, config);
   const file = loadClaims("agent-distillation")!;
   checkMeasured(file, measured);
+  // No teacher of four steps is good: all worlds count, and that is said. With one good teacher, only its world.
+  assert.match(measured["sad-spans"].note!, /teachers below 90 %/);
+  const better = arms.map((arm) =>
+    arm.id === "house/teacher"
+      ? {
+        ...arm,
+        metrics: { ...arm.metrics, successPercent: summariseMetric([95]) },
+      }
+      : arm
+  );
+  const { note } = experiment.measure(better, config)["sad-spans"];
+  assert.match(note!, /, house, .*; shop, facts left out: teacher below 90 %/);
   const titles = experiment.tables!(arms, config).map(({ title }) => title);
   assert.is(new Set(titles).size, titles.length);
   for (const figure of experiment.figures!(arms, config)) {

@@ -11,9 +11,11 @@ import {
   logitsAt,
   type LossOptions,
   playMany,
+  rememberingTeacher,
   structuredLoss,
   termWeights,
   windows,
+  withoutReasoning,
   wordTokenizer,
 } from "../lib/agent-distillation/mod.ts";
 import { klDivergence } from "../lib/core/nn.ts";
@@ -292,6 +294,28 @@ function distillTokens(student: Agent, teacher: Agent) {
   distill(flat, { ...common, student, teacher });
 }
 
+test("training: a teacher that remembers says what it says when asked anew", () => {
+  const teacher = createAgent(tokenizer, shape, key(10));
+  for (const options of [{}, { lambdaO: 1 }, { lambdaR: 0 }]) {
+    const recall = rememberingTeacher(teacher, options);
+    // Windows of several lengths, one twice in a batch and one in both batches.
+    const [a, b, c, d] = examples;
+    for (const chosen of [[a, b, a, c], [d, b]]) {
+      const { ids, rows, counts } = batchOf(chosen, options);
+      assert.is(counts.reduce((sum, n) => sum + n, 0), rows.length);
+      const anew = logitsAt(teacher, ids, rows).dataSync();
+      const kept = recall(chosen);
+      assert.equal(kept.shape, [rows.length, tokenizer.vocabSize]);
+      const apart = Math.max(
+        ...kept.dataSync().map((x, i) => Math.abs(x - anew[i])),
+      );
+      // The same sums in batches of other sizes.
+      assert.ok(apart < 1e-5, `${apart}`);
+    }
+  }
+  disposeAgent(teacher);
+});
+
 test("training: only weighted tokens are predicted, memory stays, losses fall", () => {
   const student = createAgent(tokenizer, shape, key(11));
   const options = {
@@ -314,6 +338,21 @@ test("training: only weighted tokens are predicted, memory stays, losses fall", 
   assert.ok(labels.length > 0 && labels.every((label) => label === "act"));
   ids.dispose();
   disposeAgent(student);
+});
+
+test("training: windows without a line of reasoning have a finite loss, those without any token to predict none", () => {
+  const student = createAgent(tokenizer, shape, key(11));
+  const teacher = createAgent(tokenizer, shape, key(10));
+  const bare = windows(transcripts.map(withoutReasoning), tokenizer);
+  const losses = distill(bare, { ...common, student, teacher });
+  assert.ok(losses.every((loss) => Number.isFinite(loss) && loss > 0));
+  assert.ok(weightsOf(student).every(Number.isFinite));
+  assert.throws(
+    () => distill(bare, { ...common, student, teacher, lambdaA: 0 }),
+    /0 tokens of reasoning at weight 1/,
+  );
+  disposeAgent(student);
+  disposeAgent(teacher);
 });
 
 test("training: the same key gives the same student, bit by bit", () => {

@@ -150,6 +150,20 @@ test("words: strict about markers, spaces and line ends", () => {
   }
 });
 
+test("tokenizer of words: words by one token, others by letters, beyond ASCII refused by name", () => {
+  const tokenizer = wordTokenizer(["Action: go to shelf 1"]);
+  assert.is(tokenizer.encode("Action: go to shelf 1\n").length, 6);
+  assert.is(tokenizer.encode(" zoo").length, 4);
+  assert.is(
+    tokenizer.decode(tokenizer.encode("Action: zoo\n")),
+    "Action: zoo\n",
+  );
+  assert.throws(
+    () => wordTokenizer(["tea", "go to café"]),
+    /must be printable ASCII: "é" in "go to café"/,
+  );
+});
+
 test("windows: each token of an episode is new once, with the right label", () => {
   const world = house();
   const tokenizer = wordTokenizer(world.vocabulary());

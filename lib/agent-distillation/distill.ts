@@ -22,6 +22,8 @@ export interface Batch {
   rows: number[];
   tokens: Int32Array;
   labels: Label[];
+  /** How many of them are each window's. */
+  counts: number[];
 }
 
 /** Windows as a batch; the tokens of it are the new ones whose label has a weight. */
@@ -35,7 +37,8 @@ export function batchOf(
   const rows: number[] = [];
   const tokens: number[] = [];
   const labels: Label[] = [];
-  chosen.forEach(({ ids, labels: own, from }, b) => {
+  const counts = chosen.map(({ ids, labels: own, from }, b) => {
+    const before = rows.length;
     flat.set(ids, b * T);
     for (let t = Math.max(1, from); t < ids.length; t++) {
       if (weight[own[t]] === 0) continue;
@@ -43,12 +46,14 @@ export function batchOf(
       tokens.push(ids[t]);
       labels.push(own[t]);
     }
+    return rows.length - before;
   });
   return {
     ids: tf.tensor2d(flat, [chosen.length, T], "int32"),
     rows,
     tokens: Int32Array.from(tokens),
     labels,
+    counts,
   };
 }
 
@@ -63,6 +68,41 @@ export function logitsAt(
       .reshape([-1, config.hiddenSize]); // [B T, D]
     return linear(rowsOf(hidden, rows), params.model.embed_tokens.weight);
   }); // [N, V]
+}
+
+/**
+ * The teacher's logits [N, V] of the tokens that are to be predicted in some windows. Each window is read once and
+ * remembered: it is drawn several times in a training, and the teacher does not change.
+ */
+export function rememberingTeacher(
+  teacher: Agent,
+  options: LossOptions = {},
+): (chosen: readonly Window[]) => Tensor {
+  const V = teacher.config.vocabSize;
+  const known = new Map<Window, Float32Array>();
+  const read = (windows: readonly Window[]) => {
+    const { ids, rows, counts } = batchOf(windows, options);
+    const logits = logitsAt(teacher, ids, rows);
+    const values = logits.dataSync();
+    let at = 0;
+    windows.forEach((window, i) => {
+      known.set(window, values.slice(at, at += counts[i] * V) as Float32Array);
+    });
+    tf.dispose([ids, logits]);
+  };
+  return (chosen) => {
+    const missing = [...new Set(chosen)].filter((window) => !known.has(window));
+    if (missing.length > 0) read(missing);
+    const parts = chosen.map((window) => known.get(window)!);
+    const size = parts.reduce((sum, { length }) => sum + length, 0);
+    const all = new Float32Array(size);
+    let at = 0;
+    for (const part of parts) {
+      all.set(part, at);
+      at += part.length;
+    }
+    return tf.tensor2d(all, [size / V, V]);
+  };
 }
 
 /** Throws unless student and teacher can be fed with the same ids, of these lengths. */
@@ -142,6 +182,9 @@ export function distill(
       `Cannot distil by ${divergence} divergence as there must be a teacher: none given`,
     );
   }
+  const targets = divergence === "hard"
+    ? null
+    : rememberingTeacher(teacher!, options);
   const up = Math.ceil(steps / 20);
   const optimizer = adamW({
     learningRate: warmup(
@@ -156,13 +199,9 @@ export function distill(
     for (let step = 0; step < steps; step++) {
       const from = available(step);
       const drawn = randomInts(fold(key, step), batch, 0, from.length);
-      const { ids, ...part } = batchOf(
-        Array.from(drawn, (i) => from[i]),
-        options,
-      );
-      const target = divergence === "hard"
-        ? null
-        : logitsAt(teacher!, ids, part.rows);
+      const chosen = Array.from(drawn, (i) => from[i]);
+      const { ids, ...part } = batchOf(chosen, options);
+      const target = targets?.(chosen) ?? null;
       const { value, grads } = valueAndGrads(
         () =>
           structuredLoss({

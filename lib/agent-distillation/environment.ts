@@ -69,6 +69,10 @@ export interface Environment {
   expert(key: Key, options?: { detours?: number }): Policy;
   /** Texts that hold every word that the world and its expert may write. */
   vocabulary(): string[];
+  /** What of it is synthetic and what is real, to be said where results are shown. */
+  note?: string;
+  /** Names and content hashes of the data that it was made from, for the record of a run. */
+  data?: Record<string, string>;
 }
 
 /** A turn as it happened. */
@@ -129,6 +133,17 @@ export function randomPolicy(key: Key): Policy {
   });
 }
 
+/** Throws unless a text is made of whole lines, or is part of one. */
+function checkLines(what: string, text: string, whole: boolean): void {
+  const good = whole ? /\n$/.test(text) : !text.includes("\n");
+  if (good) return;
+  throw new RangeError(
+    `Cannot play the episode as its ${what} must ${
+      whole ? "end with a line end" : "be one line"
+    }, or its markers are read as the agent's: ${JSON.stringify(text)}`,
+  );
+}
+
 /**
  * Plays an episode to its end.
  *
@@ -137,6 +152,7 @@ export function randomPolicy(key: Key): Policy {
  * @param environment The world; gives the limit of steps.
  * @param episode From its `reset`.
  * @param policy Fresh, for this episode alone.
+ * @throws {RangeError} If the header is not whole lines, or an observation is not one line.
  *
  * @example
  * ```ts
@@ -150,6 +166,8 @@ export function play(
   policy: Policy,
 ): Transcript {
   const { header, observation: start } = episode;
+  checkLines("header", header, true);
+  checkLines("observation", start, false);
   const turns: Turn[] = [];
   let observation = start;
   let reward = 0;
@@ -164,6 +182,7 @@ export function play(
       ? { observation: NOTHING, reward, done: false, valid: false }
       : episode.step(words.action);
     ({ observation, reward, done } = outcome);
+    checkLines("observation", observation, false);
     turns.push({ ...words, observation, valid: outcome.valid });
   }
   return { header, start, turns, reward, success: reward >= 1 };

@@ -4,7 +4,9 @@
  * In the manner of ALFWorld (Shridhar et al., arXiv:2010.03768), which cannot run here; families of tasks and verbs
  * are ALFWorld's as recalled, everything else is our own and far smaller: pick, pick two, look under a lamp, clean, heat, cool.
  *
- * Each place shows which one lies beyond it, so that one who goes on and on comes past all.
+ * Each place shows which one lies beyond it, so that one who goes on and on comes past all. One who seeks a
+ * thing at a place is told whether it is there to be taken, besides what is seen: whether two words of a text are the
+ * same is what small transformers learned last here, if at all, and the rest of the task does not depend on it.
  * A layout has a place of each kind at most once, so that a place is one word, as are things.
  *
  * Unseen episodes have both a room layout and a pair of thing and destination that no training episode has.
@@ -138,11 +140,10 @@ function taskText({ family, thing, kind }: Goal): string {
   return `put ${CHANGES[family].state} ${thing} in ${kind}`;
 }
 
-function readTask(header: string): Goal & { places: string[] } {
+function readTask(header: string): Goal {
   const task = /^Task: (.*)$/m.exec(header)?.[1] ?? "";
-  const places = (/^Places: (.*)$/m.exec(header)?.[1] ?? "").split(" ");
   const look = /^look at (\w+) under lamp$/.exec(task);
-  if (look) return { family: "look", thing: look[1], kind: null, places };
+  if (look) return { family: "look", thing: look[1], kind: null };
   const put = /^put (?:(two|clean|hot|cool) )?(\w+) in (\w+)$/.exec(task);
   if (!put) {
     throw new SyntaxError(`Cannot read the task of a house: ${task}`);
@@ -150,7 +151,7 @@ function readTask(header: string): Goal & { places: string[] } {
   const change = (Object.keys(CHANGES) as Change[])
     .find((name) => CHANGES[name].state === put[1]);
   const family = change ?? (put[1] === "two" ? "pick two" : "pick");
-  return { family, thing: put[2], kind: put[3] as Kind, places };
+  return { family, thing: put[2], kind: put[3] as Kind };
 }
 
 /** Draws a goal of the split that the layout allows. */
@@ -174,7 +175,8 @@ function drawGoal(places: Kind[], split: Split, next: () => number): Goal {
       continue;
     }
     const kinds = STORAGE.filter((kind) =>
-      places.includes(kind) && heldOut(thing, kind) === (split === "unseen")
+      places.includes(kind) && heldOut(thing, kind) === (split === "unseen") &&
+      !(isChange(family) && kind === CHANGES[family].at)
     );
     if (kinds.length > 0) return { family, thing, kind: pick(kinds, next) };
   }
@@ -190,14 +192,19 @@ function reset(key: Key, split: Split): Episode {
 
   // The things of the task, away from their destination, and a few others anywhere.
   const holds = new Map<string, string[]>(places.map((place) => [place, []]));
-  const away = places.filter((place) => place !== kind);
-  for (let i = 0; i < needed; i++) holds.get(pick(away, next))!.push(thing);
+  const station = isChange(family) ? CHANGES[family].at : null;
+  const away = places.filter((place) => place !== kind && place !== station);
+  for (const place of shuffled(away, next).slice(0, needed)) {
+    holds.get(place)!.push(thing);
+  }
   const others = Object.keys(THINGS).filter((name) => name !== thing);
   for (const name of shuffled(others, next).slice(0, 5)) {
     holds.get(pick(places, next))!.push(name);
   }
   if (family === "look") {
-    const flat = places.filter((place) => !closes(place));
+    const flat = places.filter((place) =>
+      !closes(place) && !holds.get(place)!.includes(thing)
+    );
     holds.get(pick(flat, next))!.push("lamp");
   }
   const open = new Set(places.filter((place) => !closes(place)));
@@ -206,17 +213,31 @@ function reset(key: Key, split: Split): Episode {
   /** What was done last to the thing of the task. */
   let changed: string | null = null;
   let looked = false;
+  /** What the agent said last that it looks for. */
+  let sought: string | null = null;
+  const named = family === "look" ? [thing, "lamp"] : [thing];
 
   const sight = (place: string) => holds.get(place)!.join(" ") || "nothing";
   const beyond = (place: string) =>
-    `beyond is ${places[(places.indexOf(place) + 1) % places.length]}`;
+    `beyond ${places[(places.indexOf(place) + 1) % places.length]}`;
+  const view = (place: string) => {
+    if (!open.has(place)) return `${beyond(place)} , closed`;
+    const answer = sought === null
+      ? ""
+      : place !== kind && holds.get(place)!.includes(sought)
+      ? ` , ${sought} here`
+      : ` , no ${sought}`;
+    return `${beyond(place)} , see ${sight(place)}${answer}`;
+  };
   const succeeded = () =>
     family === "look" ? looked : count(holds.get(kind!)!, thing) >= needed &&
       (!isChange(family) || changed === family);
 
   const admissible = (): string[] => {
-    const actions = places.filter((place) => place !== at)
-      .map((place) => `go to ${place}`);
+    const actions = places.flatMap((place) => [
+      `go to ${place}`,
+      ...named.map((object) => `seek ${object} at ${place}`),
+    ]);
     if (at === null) return actions;
     if (!open.has(at)) actions.push(`open ${at}`);
     else {
@@ -240,13 +261,13 @@ function reset(key: Key, split: Split): Episode {
     const [verb, object, ...rest] = action.split(" ");
     switch (verb) {
       case "go":
-        at = rest[0];
-        return open.has(at)
-          ? `you are at ${at} , ${beyond(at)} , you see ${sight(at)}`
-          : `you are at ${at} , ${beyond(at)} , it is closed`;
+      case "seek":
+        at = rest.at(-1)!;
+        sought = verb === "seek" ? object : null;
+        return `at ${at} , ${view(at)}`;
       case "open":
         open.add(at!);
-        return `you open ${at} , ${beyond(at!)} , you see ${sight(at!)}`;
+        return `open ${at} , ${view(at!)}`;
       case "use":
         looked = held === thing;
         return "you use lamp";
@@ -267,8 +288,8 @@ function reset(key: Key, split: Split): Episode {
   };
 
   return {
-    header: `Task: ${taskText(goal)}\nPlaces: ${places.join(" ")}\n`,
-    observation: `you are in the middle of a room , beyond is ${places[0]}`,
+    header: `Task: ${taskText(goal)}\n`,
+    observation: `in a room , beyond ${places[0]}`,
     admissible,
     step(action): Outcome {
       const valid = admissible().includes(action);
@@ -281,114 +302,104 @@ function reset(key: Key, split: Split): Episode {
 
 /** Ways to say the same; which one is drawn anew at each turn. */
 const SAY = {
-  search: ["not here", "no luck", "not yet", "still looking"],
-  open: ["closed", "must open"],
-  take: ["here it is", "found it", "I see it"],
-  recall: ["was seen at", "I saw it at"],
-  bring: ["bring to", "carry to", "goes to"],
-  change: ["make it", "must be"],
-  put: ["put down", "this is the place"],
-  lamp: ["use the lamp", "here is the lamp"],
+  search: ["not here", "no luck", "nothing yet"],
+  open: ["closed", "shut"],
+  take: ["found it", "got it"],
+  bring: ["bring to", "carry to"],
+  change: ["make it", "get it"],
+  put: ["put down", "this place"],
+  lamp: ["use lamp", "light on"],
 } as const;
 
-/** An expert that looks into place after place and writes down all that it will need later. */
+/** Where a detour leads: places that every house has. */
+const FAMILIAR = Object.values(CHANGES).map(({ at }) => at);
+
+/**
+ * An expert that goes from place to place and writes down all that it will need later: which place comes next,
+ * where the lamp was, whether one thing of two is done, and how the thing in its hand was changed.
+ */
 function expert(
   key: Key,
   { detours = 0 }: { detours?: number } = {},
 ): Policy {
   const next = stream(fold(key, "house expert"));
-  let goal: ReturnType<typeof readTask> | null = null;
-  let pointer = 0;
+  let goal: Goal | null = null;
+  /** Where to search next, and whether the way there was the last thing done. */
+  let ahead = "";
+  let onWay = true;
   let at: string | null = null;
   let closed = false;
+  let here = false;
   let held = false;
   let changed = false;
   let done = 0;
   let lamp: string | null = null;
-  /** How many things of the task were seen, by place. */
-  const seen = new Map<string, number>();
 
   const note = (observation: string) => {
-    const { thing, kind, places } = goal!;
-    const went = /^you are at (\w+) , beyond is \w+ , (.*)$/.exec(observation);
-    if (went) [at, closed] = [went[1], went[2] === "it is closed"];
-    if (observation.startsWith("you open")) closed = false;
-    if (at !== null && at === places[pointer] && !closed) {
-      pointer = (pointer + 1) % places.length;
-    }
-    const sight = /you see (.*)$/.exec(observation);
-    if (sight) {
-      const objects = sight[1].split(" ");
-      if (at !== kind) seen.set(at!, count(objects, thing));
-      if (objects.includes("lamp")) lamp = at;
-    }
-    const verb = /^you (\w+) (\w+)$/.exec(observation)?.[1];
-    if (verb === "take") {
-      held = true;
-      seen.set(at!, seen.get(at!)! - 1);
-    } else if (verb === "put") {
-      held = false;
-      done++;
-    } else if (verb !== undefined && verb in CHANGES) changed = true;
+    const [what, beyond, view, answer] = observation.replace("beyond ", "")
+      .split(" , ");
+    const [verb, object] = what.split(" ");
+    if (verb === "at") at = object;
+    closed = view === "closed";
+    here = answer?.endsWith("here") ?? false;
+    if (beyond !== undefined && onWay && !closed) ahead = beyond;
+    if (view?.split(" ").includes("lamp")) lamp = at;
+    const deed = /^you (\w+)/.exec(observation)?.[1] ?? "";
+    if (deed === "take") held = true;
+    if (deed === "put") [held, done] = [false, done + 1];
+    if (deed in CHANGES) changed = true;
   };
 
   return ({ header, observation }) => {
     goal ??= readTask(header);
     note(observation);
-    const { family, thing, kind, places } = goal;
-    const known = [...seen].find(([, number]) => number > 0)?.[0] ?? null;
-    const searching = held
-      ? family === "look" && lamp === null
-      : known === null;
-    // What has to be kept in mind beyond the next turn.
-    const memory = [
-      ...(done > 0 ? ["one done ,"] : []),
-      ...(family === "look" && lamp !== null ? [`lamp at ${lamp} ,`] : []),
-    ].join(" ");
-    const long = searching || family === "pick two" || family === "look";
+    onWay = false;
+    const { family, thing, kind } = goal;
+    const seek = (place: string) => `seek ${held ? "lamp" : thing} at ${place}`;
+    const searching = !held || (family === "look" && lamp === null);
+    const keepsWay = searching || (family === "pick two" && done === 0);
     const state = isChange(family) && changed
       ? `${CHANGES[family].state} `
       : "";
     const say = (what: keyof typeof SAY, rest: string, action: string) => {
       const words = [
-        memory,
+        done > 0 ? "one done ," : "",
+        family === "look" && lamp !== null ? `lamp at ${lamp} ,` : "",
         held ? `have ${state}${thing}` : `want ${thing}`,
         `${pick(SAY[what], next)}${rest}`,
-        long ? `, next ${places[pointer]}` : "",
+        keepsWay ? `, next ${ahead}` : "",
       ];
       return { reasoning: words.filter(Boolean).join(" "), action };
     };
-    const go = (what: keyof typeof SAY, place: string) =>
-      at === place && closed
-        ? say("open", "", `open ${place}`)
-        : say(what, ` ${place}`, `go to ${place}`);
+    const bring = (place: string) =>
+      say("bring", ` ${place}`, `go to ${place}`);
 
+    if (!held && here) return say("take", "", `take ${thing} from ${at}`);
     if (searching) {
-      if (at === places[pointer] && closed) return go("open", at);
-      if (next() < detours) {
-        const place = pick(places.filter((p) => p !== at), next);
-        const { reasoning } = say("search", ` , first ${place}`, "");
-        return { reasoning, action: `go to ${place}` };
+      if (closed && at === ahead) {
+        onWay = true;
+        return say("open", "", `open ${at}`);
       }
-      return say("search", "", `go to ${places[pointer]}`);
+      const first = pick(FAMILIAR.filter((place) => place !== at), next);
+      if (next() < detours) {
+        return say("search", ` , first ${first}`, seek(first));
+      }
+      onWay = true;
+      return say("search", "", seek(ahead));
     }
-    if (!held) {
-      return at === known && !closed
-        ? say("take", "", `take ${thing} from ${known}`)
-        : go("recall", known!);
-    }
+    if (closed) return say("open", "", `open ${at}`);
     if (family === "look") {
-      return at === lamp ? say("lamp", "", "use lamp") : go("bring", lamp!);
+      return at === lamp ? say("lamp", "", "use lamp") : bring(lamp!);
     }
     if (isChange(family) && !changed) {
       const { at: station, state } = CHANGES[family];
       return at === station
         ? say("change", ` ${state}`, `${family} ${thing} with ${station}`)
-        : say("bring", ` ${station}`, `go to ${station}`);
+        : bring(station);
     }
-    return at === kind && !closed
+    return at === kind
       ? say("put", "", `put ${thing} in ${kind}`)
-      : go("bring", kind!);
+      : bring(kind!);
   };
 }
 
@@ -396,15 +407,15 @@ function expert(
 export function house(): Environment {
   return {
     name: "house",
-    maxSteps: 30,
+    maxSteps: 32,
     reset,
     expert,
     vocabulary: () => [
-      "Task: Places: Reasoning: Action: Observation:",
-      "put two clean hot cool look at under lamp in from with to go open take heat use",
+      "Task: Reasoning: Action: Observation:",
+      "put two clean hot cool look at under lamp in from with to go seek open take heat use",
       Object.keys(PLACES).join(" "),
       Object.keys(THINGS).join(" "),
-      "you are at see nothing happens beyond it is closed the middle of a room ,",
+      "you at see nothing happens beyond closed here no in a room ,",
       "one done have want next first",
       Object.values(SAY).flat().join(" "),
     ],

@@ -12,7 +12,8 @@ const LINE_END = "\u010a"; // that of a line end
 /**
  * A tokenizer for texts made of the words of `texts`; other words are spelt out.
  *
- * @param texts Any texts; each of their words gets a token, with and without a space before it.
+ * @param texts Any texts of printable ASCII; each of their words gets a token.
+ * @throws {RangeError} If there is another character in them.
  *
  * @example
  * ```ts
@@ -22,6 +23,15 @@ const LINE_END = "\u010a"; // that of a line end
  * ```
  */
 export function wordTokenizer(texts: readonly string[]): Tokenizer {
+  for (const text of texts) {
+    const other = /[^\x20-\x7e\n]/u.exec(text)?.[0];
+    if (other === undefined) continue;
+    throw new RangeError(
+      `Cannot make a tokenizer of words as the texts must be printable ASCII: ${
+        JSON.stringify(other)
+      } in ${JSON.stringify(text.slice(0, 60))}`,
+    );
+  }
   const words = new Set(
     texts.flatMap((text) =>
       text.match(/[A-Za-z]+:?|[0-9]+|[^A-Za-z0-9\s]/g) ?? []

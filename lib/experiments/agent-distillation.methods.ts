@@ -89,6 +89,11 @@ export type Training = {
   learningRate: number;
 };
 
+export type StudentTraining = Training & {
+  /** The teacher's episodes that a student may learn from. */
+  transcripts: number;
+};
+
 export type TeacherConfig = Training & {
   shape: AgentShape;
   /** Of the expert, to learn from. */
@@ -102,13 +107,16 @@ export interface Config {
   /** Probability that the expert leaves its plan for a turn. */
   detours: number;
   teacher: TeacherConfig;
-  student: Training & {
+  student: StudentTraining & {
     /** Width of the main comparison. */
     hiddenSize: number;
     numLayers: number;
-    /** The teacher's episodes that a student may learn from. */
-    transcripts: number;
   };
+  /** What differs from that in single worlds. */
+  changes: Record<
+    World,
+    { teacher?: Partial<TeacherConfig>; student?: Partial<StudentTraining> }
+  >;
   /** Methods by world, at the main width. */
   methods: Record<World, Method[]>;
   /** Other widths, in the first world, and the methods compared there. */
@@ -122,4 +130,19 @@ export interface Config {
     turns: number;
   };
   seeds: number;
+}
+
+/** The teacher of a world. */
+export const teacherIn = (
+  { teacher, changes }: Config,
+  world: World,
+): TeacherConfig => ({ ...teacher, ...changes[world]?.teacher });
+
+/** What students of a world are trained with. */
+export function trainingIn(
+  { student, changes }: Config,
+  world: World,
+): StudentTraining {
+  const { hiddenSize: _width, numLayers: _layers, ...training } = student;
+  return { ...training, ...changes[world]?.student };
 }

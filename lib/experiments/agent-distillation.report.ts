@@ -15,10 +15,14 @@ import {
   type Config,
   type Method,
   METHODS,
+  trainingIn,
   type World,
 } from "./agent-distillation.methods.ts";
 
 const ORDER = Object.values(METHODS).map(({ label }) => label);
+
+/** A teacher that solves less, in percent of the unseen episodes, is said to be weak. */
+const GOOD_TEACHER = 90;
 
 /** Arms of two sides that differ in one thing alone. */
 type Pair = [ArmSummary, ArmSummary];
@@ -33,13 +37,22 @@ const studentOf = (
 const teacherOf = (arms: ArmSummary[], world: World) =>
   findArm(arms, `${world}/teacher`);
 
+/** Worlds that say something of distillation: those with a good teacher, or all if none has one. */
+export function tellingWorlds(arms: ArmSummary[], { worlds }: Config): World[] {
+  const good = worlds.filter((world) =>
+    teacherOf(arms, world).metrics.successPercent.mean >= GOOD_TEACHER
+  );
+  return good.length > 0 ? good : worlds;
+}
+
 function pairsOf(
   arms: ArmSummary[],
-  { worlds, student: { hiddenSize } }: Config,
+  config: Config,
   a: Method,
   b: Method,
 ): Pair[] {
-  return worlds.map((world) => [
+  const { student: { hiddenSize } } = config;
+  return tellingWorlds(arms, config).map((world) => [
     studentOf(arms, world, a, hiddenSize),
     studentOf(arms, world, b, hiddenSize),
   ]);
@@ -129,9 +142,19 @@ export function measure(
   config: Config,
 ): Record<string, Measurement> {
   const { worlds, evaluation, student, scaling } = config;
+  const telling = tellingWorlds(arms, config);
+  const weak = worlds.filter((world) =>
+    teacherOf(arms, world).metrics.successPercent.mean < GOOD_TEACHER
+  );
   const where = `width ${student.hiddenSize}, ${
-    worlds.join(", ")
-  }, ${evaluation.episodes} unseen episodes each`;
+    telling.join(", ")
+  }, ${evaluation.episodes} unseen episodes each${
+    weak.length === 0
+      ? ""
+      : telling.some((world) => weak.includes(world))
+      ? `, teachers below ${GOOD_TEACHER} %`
+      : `; ${weak.join(", ")} left out: teacher below ${GOOD_TEACHER} %`
+  }`;
   const gain = (other: Method): Measurement => {
     const pairs = pairsOf(arms, config, "sad", other);
     return {
@@ -194,6 +217,9 @@ const COLUMNS: [string, string][] = [
   ["KL, action (nats/token)", "klAct"],
 ];
 
+/** What says nothing of an agent that learnt to act without reasoning: others are compared on lines that have it. */
+const OF_REASONING = ["matchPercent", "wordF1", "klReason", "klAct"];
+
 /** Rows of success alone. */
 function bareRow(name: string, success: number): (string | number | null)[] {
   return [
@@ -210,19 +236,24 @@ function worldTable(
   world: World,
   config: Config,
 ): ResultTable {
-  const { student: { hiddenSize, steps, batch, transcripts } } = config;
+  const { student: { hiddenSize } } = config;
+  const { steps, batch, transcripts } = trainingIn(config, world);
   const teacher = teacherOf(arms, world);
   const { metrics } = teacher;
-  const row = (name: string, arm: ArmSummary) => [
+  const row = (name: string, arm: ArmSummary, silent = false) => [
     name,
     arm.metrics.parameters.mean,
     ...COLUMNS.map(([, metric]) =>
-      metric in arm.metrics ? spread(arm.metrics[metric]) : null
+      metric in arm.metrics && !(silent && OF_REASONING.includes(metric))
+        ? spread(arm.metrics[metric])
+        : null
     ),
     Number((arm.timings.trainSeconds?.mean ?? arm.seconds).toPrecision(3)),
   ];
   const standIn = metrics.expertStandsIn.mean === 1
     ? " The teacher solved no episode: the students learnt from the expert's, under the teacher's distributions."
+    : metrics.successPercent.mean < GOOD_TEACHER
+    ? ` The teacher is weak: it solves less than ${GOOD_TEACHER} %, so that differences between the students say little of distillation.`
     : "";
   return {
     id: `agent-distillation-${world}`,
@@ -244,7 +275,11 @@ function worldTable(
       bareRow("random admissible action", metrics.randomPercent.mean),
       row("teacher", teacher),
       ...config.methods[world].map((method) =>
-        row(METHODS[method].label, studentOf(arms, world, method, hiddenSize))
+        row(
+          METHODS[method].label,
+          studentOf(arms, world, method, hiddenSize),
+          method === "action-only",
+        )
       ),
     ],
   };
@@ -304,6 +339,24 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
 
 // Figures -------------------------------------------------------------------------------------------
 
+/** Bars with room for the long names of methods below them. */
+function methodBars(
+  rows: Row[],
+  options: Parameters<typeof barFigure>[1],
+): FigureSpec {
+  const figure = barFigure(rows, options);
+  const { layout } = figure;
+  return {
+    ...figure,
+    layout: {
+      ...layout,
+      height: 500,
+      margin: { ...layout.margin as object, l: 110, b: 200 },
+      xaxis: { ...layout.xaxis as object, title: undefined, tickangle: -55 },
+    },
+  };
+}
+
 function worldFigure(
   arms: ArmSummary[],
   world: World,
@@ -317,7 +370,7 @@ function worldFigure(
     ),
   }));
   const { metrics } = teacherOf(arms, world);
-  return barFigure(
+  return methodBars(
     [{ method: "teacher", success: metrics.successPercent.mean }, ...rows],
     {
       id: `agent-distillation-${world}-success`,
@@ -351,7 +404,7 @@ function sizeFigure(arms: ArmSummary[], config: Config): FigureSpec {
       scale: "log",
       ticks: [...new Set(rows.map((row) => row.parameters as number))],
     },
-    yAxis: { title: "success", unit: "%" },
+    yAxis: { title: "success", unit: "%", range: [0, 100] },
   });
 }
 
@@ -382,7 +435,7 @@ function lambdaFigure(arms: ArmSummary[], config: Config): FigureSpec[] {
       scale: "log",
       ticks: rows.map((row) => row.lambda as number),
     },
-    yAxis: { title: "success", unit: "%" },
+    yAxis: { title: "success", unit: "%", range: [0, 100] },
   })];
 }
 
@@ -392,7 +445,8 @@ function divergenceFigure(
   config: Config,
   series: "klReasonCurve" | "klActCurve",
 ): FigureSpec {
-  const { worlds: [world], student: { hiddenSize, steps } } = config;
+  const { worlds: [world], student: { hiddenSize } } = config;
+  const { steps } = trainingIn(config, world);
   const what = series === "klActCurve" ? "actions" : "reasoning";
   const methods = config.methods[world].filter((m) =>
     ["imitation", "flat", "masked", "sad", "no-cot", "no-act"].includes(m)
@@ -432,7 +486,7 @@ function lengthFigure(arms: ArmSummary[], config: Config): FigureSpec {
         ),
       }))
   );
-  return barFigure(rows, {
+  return methodBars(rows, {
     id: "agent-distillation-length",
     title: "Length of reasoning",
     caption:

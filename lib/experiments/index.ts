@@ -14,6 +14,7 @@ type Load = () => Promise<{ default: Experiment }>;
 
 /** Modules whose default export is an `Experiment`. The name is the paper's everywhere. */
 export const experiments: Record<string, Load> = {
+  "agent-distillation": () => import("./agent-distillation.ts"),
   "agile-quant": () => import("./agile-quant.ts"),
   "aqfp-lca": () => import("./aqfp-lca.ts"),
   base: () => import("./base.ts"),
