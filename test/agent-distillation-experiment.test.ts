@@ -1,6 +1,9 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import type { Config } from "../lib/experiments/agent-distillation.methods.ts";
+import {
+  type Config,
+  NEEDED,
+} from "../lib/experiments/agent-distillation.methods.ts";
 import experiment, {
   normalizeReasoning,
   wordF1,
@@ -35,11 +38,15 @@ test("arms: students of a world read their teacher, and all arms have the same t
     const arms = experiment.arms(config);
     assert.is(new Set(arms.map(({ id }) => id)).size, arms.length);
     const students = arms.filter(({ id }) => !id.endsWith("/teacher"));
-    for (const { config: own, needs, seeds } of students) {
+    for (const { id, config: own, needs, seeds } of students) {
       assert.equal(needs, [`${own.world}/teacher`]);
       const first = students.find(({ config }) => config.world === own.world)!;
       assert.equal(own.training, first.config.training);
-      assert.is(seeds.length, config.seeds);
+      const claimed = NEEDED.some((method) =>
+        id === `${own.world}/${method}/d${config.student.hiddenSize}`
+      );
+      const more = claimed ? config.moreSeeds : 0;
+      assert.is(seeds.length, config.seeds + more, id);
     }
   }
   const config = experiment.profiles.smoke as Config;

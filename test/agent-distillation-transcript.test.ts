@@ -1,6 +1,9 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  type Actor,
+  agentPolicy,
+  contextOf,
   countLabels,
   house,
   labelTokens,
@@ -10,6 +13,7 @@ import {
   render,
   segment,
   type Transcript,
+  type Window,
   windows,
   withoutReasoning,
   wordTokenizer,
@@ -187,6 +191,76 @@ test("windows: each token of an episode is new once, with the right label", () =
     const third = tokenizer.decode(Array.from(examples[3].ids));
     assert.not(third.includes(renderTurn(made, 1)));
     assert.ok(third.includes(renderTurn(made, 2)));
+  }
+});
+
+test("windows: one who sees the episode has all turns in view, the oldest left out where they do not fit", () => {
+  const world = house();
+  const tokenizer = wordTokenizer(world.vocabulary());
+  const made = withoutReasoning(play(
+    world,
+    world.reset(key(4), "train"),
+    world.expert(key(4), { detours: 0.2 }),
+  ));
+  const textOf = ({ ids }: Window) => tokenizer.decode(Array.from(ids));
+  const text = render(made);
+  const whole = windows([made], tokenizer, { memory: "episode" });
+  assert.is(textOf(whole.at(-1)!), text);
+  // What is new, and so learnt, is the same as with one turn in view.
+  const news = (all: Window[]) =>
+    all.map(({ ids, from }) => tokenizer.decode(Array.from(ids.slice(from))));
+  assert.equal(news(whole), news(windows([made], tokenizer)));
+
+  const limit = 60;
+  const cut = windows([made], tokenizer, {
+    memory: "episode",
+    contextTokens: limit,
+  });
+  assert.ok(cut.at(-1)!.from <= limit);
+  const last = textOf(cut.at(-1)!);
+  assert.ok(last.startsWith(made.header));
+  assert.not(last.includes(`${made.header}Observation: ${made.start}`));
+  assert.ok(text.endsWith(last.slice(made.header.length)));
+  // One turn more would not have fitted.
+  const shown = last.match(/^Action: /gm)!.length;
+  const more = contextOf(made, made.turns.slice(-shown - 1, -1), {
+    memory: "episode",
+  }).replace(`Observation: ${made.start}\n`, "");
+  assert.ok(tokenizer.encode(more).length > limit);
+});
+
+test("policy: an agent is asked with what windows say that it sees", () => {
+  const world = house();
+  const tokenizer = wordTokenizer(world.vocabulary());
+  const made = play(world, world.reset(key(4), "train"), world.expert(key(4)));
+  for (
+    const seen of [
+      {},
+      { memory: "episode" },
+      { memory: "episode", contextTokens: 90 },
+    ] as const
+  ) {
+    const asked: string[] = [];
+    // Writes what the expert wrote.
+    const engine = {
+      generate(prompt: number[]) {
+        asked.push(tokenizer.decode(prompt));
+        const { reasoning, action } = made.turns[asked.length - 1];
+        return tokenizer.encode(`Reasoning: ${reasoning}\nAction: ${action}\n`);
+      },
+    };
+    const policy = agentPolicy({ engine, tokenizer } as unknown as Actor, seen);
+    const again = play(world, world.reset(key(4), "train"), policy);
+    assert.equal(again.turns, made.turns);
+    assert.equal(
+      asked,
+      windows([made], tokenizer, seen)
+        .map(({ ids, from }, i) =>
+          i === 0
+            ? contextOf(made, [])
+            : tokenizer.decode(Array.from(ids.slice(0, from)))
+        ),
+    );
   }
 });
 

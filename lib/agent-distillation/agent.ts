@@ -22,7 +22,13 @@ import {
   type Transcript,
   type Turn,
 } from "./environment.ts";
-import { contextOf, parseWords, renderWords } from "./transcript.ts";
+import {
+  contextOf,
+  parseWords,
+  renderWords,
+  type SeenOptions,
+  withinTokens,
+} from "./transcript.ts";
 
 /** A language model that writes turns. */
 export interface Agent {
@@ -36,10 +42,9 @@ export type AgentShape = {
   hiddenSize: number;
   numLayers: number;
   numHeads: number;
+  /** Default 256: a turn of each world and the one before it fit. */
+  maxPositions?: number;
 };
-
-/** Positions of every agent: a window of each world fits. */
-const MAX_POSITIONS = 256;
 
 /**
  * Initial matrices are so many times those of `initLlama`: at widths below 100 the 0.02 of GPT-2 learns to copy a word
@@ -50,7 +55,7 @@ const INIT_SCALE = 4;
 /** A new agent; feed-forward layers are 8/3 as wide as the model, as in LLaMA, in multiples of 8. */
 export function createAgent(
   tokenizer: Tokenizer,
-  { hiddenSize, numLayers, numHeads }: AgentShape,
+  { hiddenSize, numLayers, numHeads, maxPositions = 256 }: AgentShape,
   key: Key,
 ): Agent {
   const config: LlamaConfig = {
@@ -61,7 +66,7 @@ export function createAgent(
     numHeads,
     numKvHeads: numHeads,
     tieWordEmbeddings: true,
-    maxPositions: MAX_POSITIONS,
+    maxPositions,
   };
   const params = initLlama(config, key);
   for (const weight of Object.values(flatten(params)) as Variable[]) {
@@ -150,22 +155,27 @@ export function writeTurn(
 }
 
 /** A policy that writes each turn with a language model. */
-export function agentPolicy(actor: Actor, options: ActOptions = {}): Policy {
+export function agentPolicy(
+  actor: Actor,
+  { memory, contextTokens = Infinity, ...options }: ActOptions & SeenOptions =
+    {},
+): Policy {
+  const fits = withinTokens(actor.tokenizer, contextTokens);
+  const turns: Turn[] = [];
   let start: string | null = null;
-  let last: Turn | undefined;
-  let turn = 0;
   return ({ header, observation }) => {
     start ??= observation;
+    const last = turns.at(-1);
     if (last !== undefined) last.observation = observation;
-    const context = contextOf({ header, start }, last);
+    const context = contextOf({ header, start }, turns, { memory, fits });
     const { key } = options;
     const words = parseWords(
       writeTurn(actor, context, {
         ...options,
-        key: key === undefined ? undefined : fold(key, turn++),
+        key: key === undefined ? undefined : fold(key, turns.length),
       }),
     );
-    last = { ...words, observation: "", valid: true };
+    turns.push({ ...words, observation: "", valid: true });
     return words;
   };
 }

@@ -177,18 +177,49 @@ export interface Window {
 }
 
 /**
- * What an agent sees when it decides: the header, and its last turn with the answer to it.
- *
- * Episodes are longer than that. What is to be known later has to be written into the reasoning.
+ * How much of its episode an agent sees beside the header. With its last turn alone, what is to be known later has
+ * to be written into the reasoning; with all of them an agent that does not reason can look back.
  */
+export type Memory = "last turn" | "episode";
+
+export interface ContextOptions {
+  memory?: Memory;
+  /** Of an episode the oldest turns are left out where the text does not fit; default all fits. */
+  fits?: (text: string) => boolean;
+}
+
+/** What an agent sees when it decides: the header, and its turns so far, or the last one, with the answers to them. */
 export function contextOf(
   { header, start }: Pick<Transcript, "header" | "start">,
-  last: Turn | undefined,
+  turns: readonly Turn[],
+  { memory = "last turn", fits = () => true }: ContextOptions = {},
 ): string {
-  return header +
-    (last === undefined
-      ? renderObservation(start)
-      : renderWords(last) + renderObservation(last.observation));
+  const lines = [
+    renderObservation(start),
+    ...turns.map((turn) =>
+      renderWords(turn) + renderObservation(turn.observation)
+    ),
+  ];
+  const last = header + lines.at(-1);
+  if (memory === "last turn") return last;
+  for (let first = 0; first < lines.length; first++) {
+    const text = header + lines.slice(first).join("");
+    if (fits(text)) return text;
+  }
+  return last;
+}
+
+/** Whether a text has at most so many tokens. */
+export const withinTokens =
+  (tokenizer: Tokenizer, limit: number) => (text: string): boolean =>
+    limit === Infinity || tokenizer.encode(text).length <= limit;
+
+/** What of an episode its agent sees. */
+export interface SeenOptions {
+  /** Default "last turn". */
+  memory?: Memory;
+  /** Most tokens of what it sees of an episode; the oldest turns are left out; default all. */
+  contextTokens?: number;
 }
 
 /**
@@ -199,12 +230,18 @@ export function contextOf(
 export function windows(
   transcripts: readonly Transcript[],
   tokenizer: Tokenizer,
-  rules: Rules = RULES,
+  { rules = RULES, memory, contextTokens = Infinity }:
+    & { rules?: Rules }
+    & SeenOptions = {},
 ): Window[] {
+  const fits = withinTokens(tokenizer, contextTokens);
   return transcripts.flatMap((transcript, episode) => {
     const { turns } = transcript;
     const made = turns.map((turn, i): Window => {
-      const context = contextOf(transcript, turns[i - 1]);
+      const context = contextOf(transcript, turns.slice(0, i), {
+        memory,
+        fits,
+      });
       const text = context + renderWords(turn) +
         renderObservation(turn.observation);
       const ids = Int32Array.from(tokenizer.encode(text));

@@ -167,7 +167,7 @@ export function sideBySide(
   { turns = 12 }: { turns?: number } = {},
 ): Table {
   const tasks = transcripts.map((transcript) =>
-    contextOf(transcript, undefined).split("\n")[0]
+    contextOf(transcript, []).split("\n")[0]
   );
   if (tasks[0] !== tasks[1]) {
     throw new RangeError(

@@ -1,5 +1,9 @@
 /** The arms of the comparison of structured agent distillation, and what a run is configured by. */
-import type { AgentShape, LossOptions } from "../agent-distillation/mod.ts";
+import type {
+  AgentShape,
+  LossOptions,
+  Memory,
+} from "../agent-distillation/mod.ts";
 
 export type World = string;
 
@@ -9,6 +13,8 @@ export interface MethodSpec {
   loss: LossOptions;
   /** Without the lines of reasoning. */
   actionOnly?: true;
+  /** What of its episode the agent sees; default its last turn. */
+  memory?: Memory;
   curriculum?: "simple first" | "complex first";
   /** Labels that are wrong on purpose. */
   labels?: "random" | "shifted";
@@ -24,6 +30,12 @@ export const METHODS = {
     label: "imitation, action only",
     loss: { ...TOKEN, divergence: "hard" },
     actionOnly: true,
+  },
+  "action-only-episode": {
+    label: "imitation, action only, whole episode in view",
+    loss: { ...TOKEN, divergence: "hard" },
+    actionOnly: true,
+    memory: "episode",
   },
   imitation: {
     label: "imitation, reasoning and action",
@@ -130,7 +142,19 @@ export interface Config {
     turns: number;
   };
   seeds: number;
+  /** Further seeds of the methods that claims compare, at the main width. */
+  moreSeeds: number;
 }
+
+/** What the claims are about. */
+export const NEEDED: readonly Method[] = [
+  "action-only",
+  "action-only-episode",
+  "imitation",
+  "flat",
+  "sad",
+  "random-spans",
+];
 
 /** The teacher of a world. */
 export const teacherIn = (

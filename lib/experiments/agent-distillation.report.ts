@@ -15,9 +15,20 @@ import {
   type Config,
   type Method,
   METHODS,
+  type MethodSpec,
   trainingIn,
   type World,
 } from "./agent-distillation.methods.ts";
+
+/** Whether students of a method act without reasoning. */
+const isSilent = (method: Method) =>
+  (METHODS[method] as MethodSpec).actionOnly === true;
+
+/** How many seeds stand behind a table or figure. */
+const seedsText = ({ seeds, moreSeeds = 0 }: Config) =>
+  moreSeeds === 0
+    ? `${seeds} seeds`
+    : `${seeds} seeds, or ${seeds + moreSeeds} for methods that claims compare`;
 
 const ORDER = Object.values(METHODS).map(({ label }) => label);
 
@@ -73,17 +84,18 @@ function spread({ mean, low, high, n }: MetricSummary): string | number {
 
 // Claims --------------------------------------------------------------------------------------------
 
-/** A metric's value for each seed of an arm; the only one of a teacher stands beside each. */
+/** A metric's value for each of the first seeds of an arm; the only one of a teacher stands beside each. */
 function valuesOf(arm: ArmSummary, metric: string, seeds: number): number[] {
   const { values } = arm.metrics[metric];
-  return values.length === seeds
-    ? values
-    : Array.from({ length: seeds }, () => values[0]);
+  return values.length === 1
+    ? Array.from({ length: seeds }, () => values[0])
+    : values.slice(0, seeds);
 }
 
 /** Mean over pairs of the difference in a metric, paired by seed. */
 function seedDifference(pairs: Pair[], metric: string) {
-  const seeds = pairs[0][0].seeds.length;
+  const counts = pairs.flat().map(({ seeds }) => seeds.length);
+  const seeds = Math.min(...counts.filter((n) => n > 1), Math.max(...counts));
   const side = (i: 0 | 1) =>
     Array.from(
       { length: seeds },
@@ -180,6 +192,11 @@ export function measure(
     "sad-token-level": gain("flat"),
     "sad-imitation": gain("imitation"),
     "sad-action-only": gain("action-only"),
+    ...(worlds.every((world) =>
+        config.methods[world].includes("action-only-episode")
+      )
+      ? { "sad-action-only-episode": gain("action-only-episode") }
+      : {}),
     "sad-spans": gain("random-spans"),
     "sad-reasoning-length": other("reasoningTokens", "tokens per episode"),
     "sad-cot-match": other("matchPercent", "points"),
@@ -261,7 +278,9 @@ function worldTable(
     caption:
       `The paper's four metrics: success, length of reasoning, CoT match (share of turns of the teacher's own episodes at which the student's reasoning equals the teacher's, numbers and case aside), steps. ${steps} steps of ${batch} examples from ${
         Math.min(transcripts, metrics.transcripts.mean)
-      } transcripts for each student; acting without reasoning means fewer tokens for the same examples. Mean ± half of the 95 % interval over ${config.seeds} seeds; all agents play the same ${config.evaluation.episodes} episodes, greedily. Sampled at temperature 1 the teacher solves ${
+      } transcripts for each student; acting without reasoning means fewer tokens for the same examples. Mean ± half of the 95 % interval over ${
+        seedsText(config)
+      }; all agents play the same ${config.evaluation.episodes} episodes, greedily. Sampled at temperature 1 the teacher solves ${
         metrics.sampledSuccessPercent.mean.toFixed(1)
       } % of training episodes.${standIn}`,
     columns: [
@@ -278,7 +297,7 @@ function worldTable(
         row(
           METHODS[method].label,
           studentOf(arms, world, method, hiddenSize),
-          method === "action-only",
+          isSilent(method),
         )
       ),
     ],
@@ -306,7 +325,9 @@ function sizeTable(arms: ArmSummary[], config: Config): ResultTable {
     id: "agent-distillation-sizes",
     title: `Students of several sizes, ${world}`,
     caption:
-      `The same examples, steps and learning rate for all; mean ± half of the 95 % interval over ${config.seeds} seeds. The teacher has ${metrics.parameters.mean} parameters and solves ${
+      `The same examples, steps and learning rate for all; mean ± half of the 95 % interval over ${
+        seedsText(config)
+      }. The teacher has ${metrics.parameters.mean} parameters and solves ${
         metrics.successPercent.mean.toFixed(1)
       } %.`,
     columns: [
@@ -376,7 +397,9 @@ function worldFigure(
       id: `agent-distillation-${world}-success`,
       title: `Success on unseen episodes of ${world}`,
       caption:
-        `Students of width ${config.student.hiddenSize}; bars are 95 % intervals over ${config.seeds} seeds.`,
+        `Students of width ${config.student.hiddenSize}; bars are 95 % intervals over ${
+          seedsText(config)
+        }.`,
       x: "method",
       y: "success",
       yAxis: { title: "success", unit: "%", range: [0, 100] },
@@ -393,8 +416,9 @@ function sizeFigure(arms: ArmSummary[], config: Config): FigureSpec {
   return lineFigure(rows, {
     id: "agent-distillation-sizes",
     title: `Success against size of the student, ${config.worlds[0]}`,
-    caption:
-      `Unseen episodes; bars are 95 % intervals over ${config.seeds} seeds.`,
+    caption: `Unseen episodes; bars are 95 % intervals over ${
+      seedsText(config)
+    }.`,
     x: "parameters",
     y: "success",
     series: "method",
@@ -427,7 +451,9 @@ function lambdaFigure(arms: ArmSummary[], config: Config): FigureSpec[] {
     id: "agent-distillation-lambda",
     title: `Weight of actions against weight of reasoning, ${world}`,
     caption:
-      `Span means without curriculum, width ${hiddenSize}; lambda_r + lambda_a = 2 throughout. Bars are 95 % intervals over ${config.seeds} seeds.`,
+      `Span means without curriculum, width ${hiddenSize}; lambda_r + lambda_a = 2 throughout. Bars are 95 % intervals over ${
+        seedsText(config)
+      }.`,
     x: "lambda",
     y: "success",
     xAxis: {
@@ -464,7 +490,9 @@ function divergenceFigure(
     id: `agent-distillation-${series}`,
     title: `Divergence from the teacher over training: ${what}`,
     caption:
-      `Mean KL(p_T || p_S) over tokens of ${what} in unseen episodes of ${world}, at width ${hiddenSize}, mean over ${config.seeds} seeds.`,
+      `Mean KL(p_T || p_S) over tokens of ${what} in unseen episodes of ${world}, at width ${hiddenSize}, mean over ${
+        seedsText(config)
+      }.`,
     x: "step",
     y: "kl",
     series: "method",
@@ -476,7 +504,7 @@ function divergenceFigure(
 
 function lengthFigure(arms: ArmSummary[], config: Config): FigureSpec {
   const rows = config.worlds.flatMap((world) =>
-    config.methods[world].filter((method) => method !== "action-only")
+    config.methods[world].filter((method) => !isSilent(method))
       .map((method): Row => ({
         method: METHODS[method].label,
         world,
@@ -490,7 +518,9 @@ function lengthFigure(arms: ArmSummary[], config: Config): FigureSpec {
     id: "agent-distillation-length",
     title: "Length of reasoning",
     caption:
-      `Tokens of reasoning per unseen episode; an agent that does not find the way reasons until the limit of steps. Bars are 95 % intervals over ${config.seeds} seeds.`,
+      `Tokens of reasoning per unseen episode; an agent that does not find the way reasons until the limit of steps. Bars are 95 % intervals over ${
+        seedsText(config)
+      }.`,
     x: "method",
     y: "tokens",
     series: "world",

@@ -34,6 +34,7 @@ import {
   parseWords,
   playMany,
   randomPolicy,
+  type SeenOptions,
   shop,
   type Transcript,
   unpackAgent,
@@ -57,6 +58,7 @@ import {
   type Method,
   METHODS,
   type MethodSpec,
+  NEEDED,
   type StudentTraining,
   type TeacherConfig,
   teacherIn,
@@ -67,15 +69,6 @@ import { figures, measure, tables } from "./agent-distillation.report.ts";
 
 const WORLDS: Record<string, () => Environment> = { house, shop, facts };
 const ALL = Object.keys(METHODS) as Method[];
-
-/** What the claims are about. */
-const NEEDED: Method[] = [
-  "action-only",
-  "imitation",
-  "flat",
-  "sad",
-  "random-spans",
-];
 
 const full: Config = {
   worlds: ["house", "shop", "facts"],
@@ -119,11 +112,12 @@ const full: Config = {
       student: { steps: 1600, transcripts: 500 },
     },
   },
-  methods: { house: ALL, shop: NEEDED, facts: NEEDED },
+  methods: { house: ALL, shop: [...NEEDED], facts: [...NEEDED] },
   scaling: { hiddenSizes: [16, 24, 48], methods: ["flat", "sad"] },
   lambdas: [0.25, 0.5, 2, 4],
   evaluation: { episodes: 100, turns: 150 },
   seeds: 3,
+  moreSeeds: 2,
 };
 
 const quick: Config = {
@@ -138,11 +132,12 @@ const quick: Config = {
   },
   student: { ...full.student, transcripts: 100, steps: 300 },
   changes: {},
-  methods: { house: NEEDED },
+  methods: { house: [...NEEDED] },
   scaling: { hiddenSizes: [], methods: ["flat", "sad"] },
   lambdas: [],
   evaluation: { episodes: 40, turns: 40 },
   seeds: 2,
+  moreSeeds: 0,
 };
 
 const smoke: Config = {
@@ -225,7 +220,7 @@ function arms(config: Config): Arm[] {
   checkConfig(config);
   const { worlds, detours, evaluation, scaling } = config;
   const { hiddenSize, numLayers } = config.student;
-  const seeds = Array.from({ length: config.seeds }, (_, i) => i + 1);
+  const range = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
   const all: Arm[] = worlds.map((world) => ({
     id: `${world}/teacher`,
     config: plain({
@@ -238,6 +233,7 @@ function arms(config: Config): Arm[] {
   }));
   const add = (world: World, method: Method, width: number, lambda = 1) => {
     const ratio = lambda === 1 ? "" : `/lambda${lambda}`;
+    const claimed = width === hiddenSize && NEEDED.includes(method);
     const student: StudentConfig = {
       world,
       method,
@@ -249,7 +245,7 @@ function arms(config: Config): Arm[] {
     all.push({
       id: `${world}/${method}/d${width}${ratio}`,
       config: plain(student),
-      seeds,
+      seeds: range(config.seeds + (claimed ? config.moreSeeds : 0)),
       needs: [`${world}/teacher`],
     });
   };
@@ -267,6 +263,9 @@ function arms(config: Config): Arm[] {
 }
 
 // Runs ----------------------------------------------------------------------------------------------
+
+/** Room for an agent that sees its episode, and for the turn that it writes and the answer behind what it sees. */
+const WHOLE_EPISODE = { maxPositions: 512, contextTokens: 400 };
 
 /** The same episodes to be evaluated on in every run of every profile. */
 const EVALUATION_KEY = fold(newKey(2025), "evaluation");
@@ -290,6 +289,7 @@ function playUnseen(
   world: Environment,
   count: number,
   onEpisode?: (done: number) => void,
+  seen: SeenOptions = {},
 ): Transcript[] {
   const actor = createActor(agent);
   return playMany(
@@ -297,7 +297,7 @@ function playUnseen(
     "unseen",
     count,
     EVALUATION_KEY,
-    () => agentPolicy(actor),
+    () => agentPolicy(actor, seen),
     onEpisode,
   );
 }
@@ -477,7 +477,7 @@ function matchReasoning(
   const actor = createActor(agent);
   const turns = teacherEpisodes.flatMap((transcript) =>
     transcript.turns.map((turn, i) => ({
-      context: contextOf(transcript, transcript.turns[i - 1]),
+      context: contextOf(transcript, transcript.turns.slice(0, i)),
       reasoning: normalizeReasoning(turn.reasoning),
     }))
   );
@@ -517,13 +517,22 @@ function runStudent(
   const transcripts = (fromBytes(read("transcripts.json")) as Transcript[])
     .slice(0, training.transcripts);
   const reference: Transcript[] = fromBytes(read("reference.json"));
-  const correct = windowsOf(view(transcripts), tokenizer);
+  const whole = spec.memory === "episode";
+  const seen: SeenOptions = whole
+    ? { memory: "episode", contextTokens: WHOLE_EPISODE.contextTokens }
+    : {};
+  const correct = windowsOf(view(transcripts), tokenizer, seen);
   const windows = spec.labels === undefined
     ? correct
     : mislabel(correct, spec.labels, fold(key, "labels"));
   const complexities = (fromBytes(read("complexity.json")) as number[])
     .slice(0, transcripts.length);
-  const student = createAgent(tokenizer, shape, fold(key, "student"));
+  const { maxPositions } = WHOLE_EPISODE;
+  const student = createAgent(
+    tokenizer,
+    whole ? { ...shape, maxPositions } : shape,
+    fold(key, "student"),
+  );
   const own = () => {
     const actor = createActor(student);
     const played = playMany(
@@ -578,6 +587,7 @@ function runStudent(
     evaluation.episodes,
     (done) =>
       context.progress(0.7 + 0.25 * done / evaluation.episodes, "unseen"),
+    seen,
   );
   context.writeArtifact("student.safetensors", packAgent(student));
   context.writeArtifact("unseen.json", toBytes(played));
