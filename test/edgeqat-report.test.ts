@@ -150,6 +150,48 @@ test("sizes: the table's ratios need embeddings and head, the released code's ar
   );
 });
 
+/** Seconds of reading, for three processes. */
+function speedArm(seconds: Record<string, number[]>): ArmSummary {
+  const names = Object.keys(seconds);
+  const per = (name: string, phase: string) =>
+    [`${name}.${phase}Seconds`, summariseMetric(seconds[name])] as const;
+  return {
+    ...arm("speed", { variant: "float", accuracy: [0], loss: [0] }),
+    config: {},
+    metrics: Object.fromEntries(
+      names.map((name) => [`${name}.modelBytes`, summariseMetric([2e6])]),
+    ),
+    timings: Object.fromEntries(
+      names.flatMap((name) => [per(name, "prefill"), per(name, "decode")]),
+    ),
+  };
+}
+
+test("speeds are ratios by process, and turn round when two engines are exchanged", () => {
+  const seconds = {
+    float: [0.4, 0.44, 0.36],
+    w4a8: [0.2, 0.22, 0.18],
+    "w4mix0.5": [0.25, 0.27, 0.23],
+    w4a4: [0.1, 0.11, 0.09],
+  };
+  const timed = [...arms, speedArm(seconds)];
+  const measured = measure(timed, config as Config);
+  assert.ok(Math.abs(measured["edgeqat-device"].value - 4) < 1e-9);
+  assert.is(verdictOf("edgeqat-device", timed), "trend holds");
+  assert.is(verdictOf("edgeqat-device-mixed", timed), "differs"); // 0.8: mixing is slower
+  const other = speedArm({
+    ...seconds,
+    w4a8: seconds["w4mix0.5"],
+    "w4mix0.5": seconds.w4a8,
+  });
+  assert.is(verdictOf("edgeqat-device-mixed", [...arms, other]), "trend holds");
+  const table = tables(timed, config as Config).find(({ id }) =>
+    id === "edgeqat-speed"
+  );
+  assert.equal(table!.rows.map(([name]) => name), Object.keys(seconds));
+  assert.is(figures(timed, config as Config).at(-1)!.id, "edgeqat-pareto");
+});
+
 test("shares of codes by hand; a step of another size changes nothing", () => {
   const values = [-8, -1, 0, 0, 0, 1, 2, 7];
   const shares = codeShares(Float32Array.from(values), 4);

@@ -196,6 +196,34 @@ test("every part of a student that is trained gets a gradient, and the loss fall
   assert.ok(after < before, `${before} to ${after}`);
 });
 
+test("a calibrated start has a smaller squared error than LSQ's, eight times at 8 bits, and is that of a search by hand", () => {
+  const x = Float32Array.from(
+    { length: 2000 },
+    (_, i) => Math.sin(i * 1.7) + 0.3 * Math.sin(i * 0.31),
+  );
+  const errorAt = (step: number, qmax: number) =>
+    x.reduce((sum, v) => {
+      const code = Math.min(qmax, Math.max(-qmax - 1, Math.round(v / step)));
+      return sum + (v - step * code) ** 2;
+    }, 0);
+  const stepOf = (name: MethodName, bits: number) =>
+    methodOf(name).weight.start(tf.tensor1d(x), { bits, signed: true })
+      .alpha.dataSync()[0];
+  for (const [bits, factor] of [[8, 8], [4, 1]]) {
+    const qmax = 2 ** (bits - 1) - 1;
+    const [lsq, calibrated] = (["edgeqat", "edgeqat-calibrated"] as const)
+      .map((name) => errorAt(stepOf(name, bits), qmax));
+    assert.ok(factor * calibrated < lsq, `${bits}: ${calibrated}, ${lsq}`);
+    const largest = x.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
+    const tried = Array.from(
+      { length: 25 },
+      (_, i) => errorAt((i + 1) / 25 * largest / qmax, qmax),
+    );
+    const best = Math.min(...tried);
+    assert.ok(Math.abs(calibrated - best) < 1e-3 * best, `${bits}`);
+  }
+});
+
 test("a pass leaves no tensors behind", () => {
   const s = student("edgeqat", 4, { importantRatio: 0.5 });
   const ids = idsOf(4, 9);

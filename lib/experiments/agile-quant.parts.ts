@@ -1,4 +1,4 @@
-/** Two measurements of the Agile-Quant experiment that are not settings: one site seen closely, and speed. */
+/** What the Agile-Quant experiment measures beside its settings: one site seen closely, and the engines to be timed. */
 import { join } from "node:path";
 import {
   addOutliers,
@@ -9,13 +9,12 @@ import {
   siteRanges,
   type SiteSteps,
 } from "../agile-quant/mod.ts";
-import { createEngine, type EngineOptions } from "../core/engine.ts";
+import type { EngineOptions } from "../core/engine.ts";
 import { loadHuggingFace } from "../core/formats/huggingface.ts";
 import { hiddenStates } from "../core/llama.ts";
 import { roundHalfEven } from "../core/quantizer.ts";
 import { type Key, key as newKey } from "../core/rng.ts";
-import { type Metrics, projectRoot, type RunContext } from "../core/runs.ts";
-import { mean } from "../core/stats.ts";
+import { type Metrics, projectRoot } from "../core/runs.ts";
 import { trainingBatches } from "./text.ts";
 
 /** Where a base model lies. */
@@ -145,8 +144,6 @@ export function inspectSite(
   return metrics;
 }
 
-// Speed ---------------------------------------------------------------------------------------------
-
 /** What each engine has in its matrices and their inputs; the head is float in all. */
 export const ENGINES = {
   float: {},
@@ -154,51 +151,3 @@ export const ENGINES = {
   w4a8: { weights: { bits: 4 }, activations: { bits: 8 } },
   w4a4: { weights: { bits: 4 }, activations: { bits: 4 } },
 } as const satisfies Record<string, EngineOptions>;
-
-/** Rounds before the first that counts: both compilers of the engine have finished by then. */
-const WARM_UP = 3;
-
-/**
- * Processor time of reading a prompt and of decoding, by engine; one after the other in turns, so that what else
- * the machine does meets all alike. Quantising inputs is in the time, packing weights is not.
- */
-export function measureSpeed(
-  { model, speed: { tokens, repeats } }: {
-    model: string;
-    speed: { tokens: number; repeats: number };
-  },
-  ids: Int32Array,
-  context: RunContext,
-): Metrics {
-  const { params, config } = loadHuggingFace(modelFolder(model));
-  const prompt = ids.subarray(0, tokens);
-  const metrics: Metrics = {};
-  const engines = Object.entries(ENGINES).map(([name, options]) => {
-    const engine = createEngine(params, config, options);
-    metrics[`${name}.modelBytes`] = engine.modelBytes;
-    return { name, engine, prefill: [] as number[], decode: [] as number[] };
-  });
-  for (let round = -WARM_UP; round < repeats; round++) {
-    for (const { engine, prefill, decode } of engines) {
-      engine.reset();
-      const start = context.cpuSeconds();
-      engine.prefill(prompt);
-      const middle = context.cpuSeconds();
-      for (let i = 0; i < 16; i++) engine.decode(prompt[i % tokens]);
-      if (round < 0) continue;
-      prefill.push(middle - start);
-      decode.push(context.cpuSeconds() - middle);
-    }
-  }
-  for (const { name, prefill, decode } of engines) {
-    context.timing(`${name}.prefillSeconds`, median(prefill));
-    context.timing(`${name}.decodeSeconds`, median(decode) / 16);
-  }
-  return metrics;
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const n = sorted.length;
-  return mean([sorted[(n - 1) >> 1], sorted[n >> 1]]);
-}

@@ -17,6 +17,7 @@ import type {
 import { bootstrapInterval, pairedDifference } from "../core/stats.ts";
 import type { Row } from "../core/table.ts";
 import type { Config, Setting } from "./agile-quant.ts";
+import { speedTable, timeRatio } from "./speed.ts";
 
 /** "1.23 ± 0.04", or one number if nothing varies. */
 function spread({ mean, low, high, n }: MetricSummary): string | number {
@@ -82,31 +83,6 @@ function perplexityRatio(
 
 const perplexity = (arm: ArmSummary, name = "perplexity") =>
   arm.metrics[name].mean.toFixed(2);
-
-/** CPU time of one engine over that of another, paired by seed; "prefill" or "decode". */
-function timeRatio(
-  { timings }: ArmSummary,
-  slow: string,
-  fast: string,
-  phase: "prefill" | "decode",
-): Measurement {
-  const [a, b] = [slow, fast].map((name) => timings[`${name}.${phase}Seconds`]);
-  const logs = pairedDifference(
-    a.values.map(Math.log),
-    b.values.map(Math.log),
-  );
-  const ms = (x: number) => (1000 * x).toPrecision(3);
-  return {
-    value: Math.exp(logs.value),
-    low: Math.exp(a.n > 1 ? logs.low : logs.value),
-    high: Math.exp(a.n > 1 ? logs.high : logs.value),
-    n: a.n,
-    unit: "x",
-    note: `${phase}, whole model in WebAssembly SIMD128 on one core: ${slow} ${
-      ms(a.mean)
-    } ms, ${fast} ${ms(b.mean)} ms; ${a.n} processes`,
-  };
-}
 
 /** Shape of LLaMA-7B. Source: H. Touvron et al., arXiv 2302.13971, Table 2, and its checkpoint; standing: recalled. */
 const LLAMA_7B: LlamaConfig = {
@@ -339,30 +315,11 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     });
   }
   if (speed !== undefined) {
-    const { timings, metrics } = speed;
-    const names = ["float", "w8a8", "w4a8", "w4a4"];
-    result.push({
+    result.push(speedTable(speed, {
       id: "agile-quant-speed",
-      title: "Time of the whole model in our engine",
       caption:
         `CPU time on the machine of this run, one core, WebAssembly SIMD128: reading ${config.speed.tokens} tokens, and writing one. Quantising the inputs is counted; 4-bit codes lie in bytes, which is faster here and saves nothing. Steps are per token here, so TRIP's factors are not in these times. The float engine has the same tiling; a native float library is faster than all of them (see the benchmark).`,
-      columns: [
-        "engine",
-        `prefill (ms)`,
-        "decode (ms/token)",
-        "prefill, float / this",
-        "decode, float / this",
-        "model (MB)",
-      ],
-      rows: names.map((name) => [
-        name,
-        1000 * timings[`${name}.prefillSeconds`].mean,
-        1000 * timings[`${name}.decodeSeconds`].mean,
-        timeRatio(speed, "float", name, "prefill").value,
-        timeRatio(speed, "float", name, "decode").value,
-        metrics[`${name}.modelBytes`].mean / 1e6,
-      ]),
-    });
+    }));
   }
   return result;
 }

@@ -53,12 +53,13 @@ import {
 import { mean } from "../core/stats.ts";
 import { flatten, type Tensor, tf } from "../core/tensor.ts";
 import {
+  ENGINES,
   inspected,
   inspectSite,
-  measureSpeed,
   modelFolder,
 } from "./agile-quant.parts.ts";
 import { figures, measure, tables } from "./agile-quant.report.ts";
+import { measureSpeed } from "./speed.ts";
 import {
   domainSplit,
   evaluationWindows,
@@ -740,11 +741,11 @@ const experiment: Experiment<Config> = {
       );
     }
     if ("speed" in arm) {
-      return measureSpeed(
-        arm as Of<typeof measureSpeed>,
-        idsOf("test", context),
-        context,
-      );
+      const { model, speed } = arm as unknown as Config;
+      return measureSpeed(loadHuggingFace(modelFolder(model)), ENGINES, {
+        prompt: idsOf("test", context).subarray(0, speed.tokens),
+        repeats: speed.repeats,
+      }, context);
     }
     if ("gptq" in arm) {
       return prepareGptq(

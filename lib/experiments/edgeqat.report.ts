@@ -17,6 +17,7 @@ import {
 } from "../core/runs.ts";
 import { bootstrapInterval, pairedDifference } from "../core/stats.ts";
 import type { Row } from "../core/table.ts";
+import { speedTable, timeRatio } from "./speed.ts";
 import { LLAMA_58M, MAP_TOKENS, sizeBytes } from "./edgeqat.details.ts";
 import {
   type Bits,
@@ -175,6 +176,16 @@ export function measure(
     `w4a6/${config.mixVariant}`,
     lossGap,
   );
+  const speed = find("speed");
+  if (speed !== undefined) {
+    measured["edgeqat-device"] = timeRatio(speed, "float", "w4a4", "prefill");
+    measured["edgeqat-device-mixed"] = timeRatio(
+      speed,
+      "w4a8",
+      "w4mix0.5",
+      "prefill",
+    );
+  }
   measured["edgeqat-size-w8"] = sizeRatio(8);
   measured["edgeqat-size-w4"] = sizeRatio(4);
   return measured;
@@ -274,6 +285,14 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       ]),
     });
   }
+  const speed = arms.find(({ id }) => id === "speed");
+  if (speed !== undefined) {
+    result.push(speedTable(speed, {
+      id: "edgeqat-speed",
+      caption:
+        `CPU time on the machine of this run, one core, WebAssembly SIMD128: reading ${config.speed.tokens} tokens, and writing one. Learned steps, one a matrix; quantising the inputs and, in mixes, choosing and gathering tokens are counted; w4mix0.25 gives 8 bits to a quarter of the tokens. Attention, norms and head are float32 in all. 4-bit codes lie in bytes, which is faster here and saves nothing. A native float library is faster than all of them (see the benchmark).`,
+    }));
+  }
   return result;
 }
 
@@ -342,8 +361,48 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         yAxis: { title: "minimal pairs right", unit: "%" },
       },
     ),
+    ...paretoFigure(arms),
     ...insideFigures(runs, width),
   ];
+}
+
+/** Quality against measured speed: arms of the speed table whose students were trained. */
+function paretoFigure(arms: ArmSummary[]): FigureSpec[] {
+  const speed = arms.find(({ id }) => id === "speed");
+  const students: [engine: string, arm: string][] = [
+    ["float", "float"],
+    ["w8a8", "w8a8/both"],
+    ["w8a8", "w8a8/both-calibrated"],
+    ["w4a8", "w4a8/both"],
+    ["w4a8", "w4a8/both-calibrated"],
+    ...["0.75", "0.5", "0.25"].map((ratio): [string, string] => [
+      `w4mix${ratio}`,
+      `w4mix${ratio}/whole`,
+    ]),
+    ["w4a4", "w4a4/both"],
+    ["w4a4", "w4a4/both-calibrated"],
+  ];
+  const rows = students.flatMap(([engine, id]): Row[] => {
+    const arm = arms.find((arm) => arm.id === id);
+    if (speed?.timings[`${engine}.prefillSeconds`] === undefined) return [];
+    if (arm === undefined) return [];
+    return [{
+      student: id,
+      speed: timeRatio(speed, "float", engine, "prefill").value,
+      perplexity: cell(arm.metrics.testPerplexity),
+    }];
+  });
+  return rows.length < 2 ? [] : [scatterFigure(rows, {
+    id: "edgeqat-pareto",
+    title: "Quality against measured speed",
+    caption:
+      "Right and down is better. Speed of reading a prompt in our engine over its float32 self, CPU time on one core; perplexity of held-out text, 95 % intervals over seeds. The ranking of the mixes looks ahead, so their perplexity flatters.",
+    x: "speed",
+    y: "perplexity",
+    series: "student",
+    xAxis: { title: "speed / float32 of the same engine" },
+    yAxis: { title: "test perplexity" },
+  })];
 }
 
 /** Attention maps, codes and channels, from the arms that left them. */

@@ -9,11 +9,13 @@
  * learning rate of a seed are the same for all, and all learn from the float model by distillation.
  *
  *   data      tokens of the text, minimal pairs from its held-out documents
+ *   speed     time of reading and writing on whole numbers, by bits
  *   others    <bits>/<variant>: quantise, train, then measure on held-out text
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { loadTagged, type TextDocument } from "../core/datasets.ts";
+import type { EngineOptions } from "../core/engine.ts";
 import { loadHuggingFace } from "../core/formats/huggingface.ts";
 import { evaluate, forward, type ForwardOptions } from "../core/llama.ts";
 import {
@@ -36,6 +38,7 @@ import { flatten, type Tensor, tf } from "../core/tensor.ts";
 import { loadTokenizer, type Tokenizer } from "../core/tokenizer.ts";
 import {
   createStudent,
+  engineOptions,
   floatPass,
   frozen,
   inferenceOptions,
@@ -51,6 +54,7 @@ import {
 } from "../edgeqat/mod.ts";
 import { details, sizeBytes } from "./edgeqat.details.ts";
 import { figures, measure, tables } from "./edgeqat.report.ts";
+import { measureSpeed } from "./speed.ts";
 import {
   domainSplit,
   END_OF_TEXT,
@@ -119,6 +123,11 @@ export const VARIANTS = {
     method: "edgeqat",
     objective: { ...KD, ...ENTROPY, ...DISTRIBUTION },
   },
+  "both-calibrated": {
+    label: "EdgeQAT, calibrated start",
+    method: "edgeqat-calibrated",
+    objective: { ...KD, ...ENTROPY, ...DISTRIBUTION },
+  },
   "both-released": {
     label: "EdgeQAT, L_E and divergence as released",
     method: "edgeqat",
@@ -172,6 +181,13 @@ export interface Config {
     shortWords: number;
     /** Longest sentence of a pair, in words, where there are too few short ones. */
     maxWords: number;
+  };
+  /** Of whole numbers on this machine. */
+  speed: {
+    /** Tokens that are read; 16 more are written. */
+    tokens: number;
+    /** Rounds that count. */
+    repeats: number;
   };
   seeds: number;
   /** Further seeds of `CLOSE` at the headline width, where claims are about differences of few points. */
@@ -227,11 +243,12 @@ const full: Config = {
       "distribution",
       "literal",
       "both",
+      "both-calibrated",
       "base-released",
       "both-released",
     ],
-    w4a8: ["rtn", "nipq", "pact", "llm-qat", "both"],
-    w8a8: ["rtn", "nipq", "pact", "llm-qat", "both"],
+    w4a8: ["rtn", "nipq", "pact", "llm-qat", "both", "both-calibrated"],
+    w8a8: ["rtn", "nipq", "pact", "llm-qat", "both", "both-calibrated"],
   },
   otherSeeds: 1,
   mixes: [0.5, 0.25, 0.75],
@@ -256,6 +273,7 @@ const full: Config = {
     shortWords: 12,
     maxWords: 60,
   },
+  speed: { tokens: 128, repeats: 12 }, // the paper's input
   seeds: 3,
   extraSeeds: 2,
 };
@@ -290,6 +308,7 @@ const quick: Config = {
     shortWords: 15,
     maxWords: 60,
   },
+  speed: { tokens: 128, repeats: 5 },
   seeds: 2,
   extraSeeds: 0,
 };
@@ -311,6 +330,7 @@ const smoke: Config = {
     shortWords: 10,
     maxWords: 20,
   },
+  speed: { tokens: 32, repeats: 2 },
   seeds: 1,
 };
 
@@ -404,7 +424,7 @@ function arms(config: Config): Arm[] {
   }
   Object.entries(widths).forEach(([width, variants], i) => {
     for (const variant of variants) {
-      const claimed = i === 0 || variant === "both";
+      const claimed = i === 0 || variant.startsWith("both");
       const seeds = i === 0 && CLOSE.includes(variant)
         ? config.seeds + config.extraSeeds
         : claimed
@@ -426,6 +446,18 @@ function arms(config: Config): Arm[] {
   config.uniform.forEach((activation, i) => {
     const bits = { weight: 4, activation };
     add(`w4a${activation}/${mixVariant}`, mixVariant, bits, seedsAt(i));
+  });
+  const { batch, length, calibrationBatches } = training;
+  all.push({
+    id: "speed",
+    config: plain({
+      model,
+      mixes: config.mixes,
+      calibration: { batch, length, calibrationBatches },
+      speed: config.speed,
+    }),
+    seeds: range(config.seeds),
+    needs: ["data"],
   });
   return all;
 }
@@ -609,6 +641,47 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
   return metrics;
 }
 
+/** Processor time of students on whole numbers; what they learned does not matter to it, so they learn nothing. */
+function timeEngines(
+  { model, mixes, calibration, speed }: {
+    model: string;
+    mixes: number[];
+    calibration: Calibration;
+    speed: Config["speed"];
+  },
+  context: RunContext,
+): Metrics {
+  const read = (part: string) =>
+    readInt32(context.readArtifact("data", `${part}.bin`));
+  const { params, config } = loadHuggingFace(modelFolder(model));
+  const batches = calibrationBatches(read("train"), calibration);
+  const engine = (
+    weightBits: number,
+    activationBits: number | TokenBits,
+  ): EngineOptions =>
+    engineOptions(createStudent(params, config, {
+      method: methodOf("edgeqat"),
+      weightBits,
+      activationBits,
+    }, batches));
+  const engines: Record<string, EngineOptions> = {
+    float: {},
+    w8a8: engine(8, 8),
+    w4a8: engine(4, 8),
+    ...Object.fromEntries(
+      [...mixes].sort((a, b) => b - a).map((importantRatio) => [
+        `w4mix${importantRatio}`,
+        engine(4, { importantRatio, ranking: "whole" }),
+      ]),
+    ),
+    w4a4: engine(4, 4),
+  };
+  return measureSpeed({ params, config }, engines, {
+    prompt: read("test").subarray(0, speed.tokens),
+    repeats: speed.repeats,
+  }, context);
+}
+
 /** The same student with its tokens ranked causally: what a ranking of the whole window flatters. */
 function causally(student: Student, windows: Int32Array[]): Metrics {
   const { params, config, options } = student;
@@ -629,10 +702,12 @@ function causally(student: Student, windows: Int32Array[]): Metrics {
   };
 }
 
+type Calibration = Pick<Training, "batch" | "length" | "calibrationBatches">;
+
 /** Batches of training text, int32 [B, T]; the same for every arm and seed. */
 function calibrationBatches(
   ids: Int32Array,
-  { batch, length, calibrationBatches }: Training,
+  { batch, length, calibrationBatches }: Calibration,
 ): Tensor[] {
   const source = trainingBatches(ids, {
     batch,
@@ -705,6 +780,12 @@ const experiment: Experiment<Config> = {
   inputs: ["data/models"],
   arms,
   run(arm, key, context) {
+    if ("speed" in arm) {
+      return timeEngines(
+        arm as unknown as Parameters<typeof timeEngines>[0],
+        context,
+      );
+    }
     return "variant" in arm
       ? quantise(arm as unknown as QatConfig, key, context)
       : prepareData(
