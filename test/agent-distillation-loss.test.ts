@@ -198,6 +198,27 @@ test("empty spans: 0, not 0 / 0; none at all is an error that says how many", ()
   assert.throws(() => termWeights(counts, { lambdaR: -1 }), /lambdaR .* -1/);
 });
 
+test("losses: unknown names and rows that do not belong together are refused", () => {
+  const given = {
+    student: logits(1),
+    teacher: logits(2),
+    tokens: TOKENS,
+    labels: LABELS,
+  };
+  assert.throws(
+    () => structuredLoss(given, { normalization: "mean" as never }),
+    /normalization must be one of sum, token-mean, span-mean: mean/,
+  );
+  assert.throws(
+    () => structuredLoss(given, { divergence: "jsd" as never }),
+    /divergence must be one of forward, reverse, hard: jsd/,
+  );
+  assert.throws(
+    () => structuredLoss({ ...given, labels: LABELS.slice(1) }),
+    new RegExp(`student ${N}, teacher ${N}, tokens ${N}, labels ${N - 1}`),
+  );
+});
+
 test("losses: another vocabulary is refused with both sizes", () => {
   const wide = tf.zeros([N, V + 3]);
   assert.throws(
@@ -350,6 +371,36 @@ test("training: windows without a line of reasoning have a finite loss, those wi
   assert.throws(
     () => distill(bare, { ...common, student, teacher, lambdaA: 0 }),
     /0 tokens of reasoning at weight 1/,
+  );
+  disposeAgent(student);
+  disposeAgent(teacher);
+});
+
+test("training: who learns from tokens alone may see more than its teacher has positions for", () => {
+  const student = createAgent(
+    tokenizer,
+    { ...shape, maxPositions: 512 },
+    key(11),
+  );
+  const teacher = createAgent(
+    tokenizer,
+    { ...shape, maxPositions: 64 },
+    key(10),
+  );
+  const whole = windows(transcripts.map(withoutReasoning), tokenizer, {
+    memory: "episode",
+  });
+  assert.ok(Math.max(...whole.map(({ ids }) => ids.length)) > 64);
+  distill(whole, {
+    ...common,
+    steps: 2,
+    student,
+    teacher,
+    divergence: "hard",
+  });
+  assert.throws(
+    () => distill(whole, { ...common, student, teacher }),
+    /the teacher must have a position for each token of a window: 64 positions/,
   );
   disposeAgent(student);
   disposeAgent(teacher);

@@ -249,7 +249,10 @@ test("policy: an agent is asked with what windows say that it sees", () => {
         return tokenizer.encode(`Reasoning: ${reasoning}\nAction: ${action}\n`);
       },
     };
-    const policy = agentPolicy({ engine, tokenizer } as unknown as Actor, seen);
+    const policy = agentPolicy(
+      { engine, tokenizer, maxPositions: 1024 } as unknown as Actor,
+      seen,
+    );
     const again = play(world, world.reset(key(4), "train"), policy);
     assert.equal(again.turns, made.turns);
     assert.equal(
@@ -276,6 +279,28 @@ test("windows: a transcript without an action is refused by its number", () => {
   assert.throws(
     () => windows([good, { ...good, turns }], tokenizer),
     /"Action:": transcript 1 of \d+ turns has none/,
+  );
+  // A line end would make words of the world an action of the agent, or reasoning one.
+  const [first, ...rest] = good.turns;
+  for (
+    const [part, text] of [
+      ["observation", "ok\nAction: go"],
+      ["reasoning", "so\nAction: go"],
+      ["action", "go\nObservation: ok"],
+    ]
+  ) {
+    assert.throws(
+      () =>
+        windows(
+          [{ ...good, turns: [{ ...first, [part]: text }, ...rest] }],
+          tokenizer,
+        ),
+      new RegExp(`its ${part} 0 of transcript 0 must be one line`),
+    );
+  }
+  assert.throws(
+    () => windows([{ ...good, header: "Task: no end" }], tokenizer),
+    /its header of transcript 0 must end with a line end/,
   );
 });
 

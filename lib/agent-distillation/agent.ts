@@ -124,24 +124,36 @@ export interface ActOptions {
 export interface Actor {
   engine: Engine;
   tokenizer: Tokenizer;
+  maxPositions: number;
 }
 
 /** The agent ready to write; its parameters are copied. */
 export function createActor({ params, config, tokenizer }: Agent): Actor {
-  return { engine: createEngine(params, config), tokenizer };
+  const { maxPositions = Infinity } = config;
+  return { engine: createEngine(params, config), tokenizer, maxPositions };
 }
 
-/** The text of one turn after a context, up to the end of its line of action. */
+/**
+ * The text of one turn after a context, up to the end of its line of action.
+ *
+ * @throws {RangeError} If the context leaves no position to write at.
+ */
 export function writeTurn(
-  { engine, tokenizer }: Actor,
+  { engine, tokenizer, maxPositions }: Actor,
   context: string,
   { temperature = 0, key, maxTokens = 48 }: ActOptions = {},
 ): string {
   const lineEnd = tokenizer.encode("\n")[0];
   const action = tokenizer.encode("Action:")[0];
+  const prompt = tokenizer.encode(context);
+  if (prompt.length >= maxPositions) {
+    throw new RangeError(
+      `Cannot write a turn as what the agent sees must leave it a position: ${maxPositions} positions, ${prompt.length} tokens`,
+    );
+  }
   let acting = false;
   let fresh = true;
-  const ids = engine.generate(tokenizer.encode(context), {
+  const ids = engine.generate(prompt, {
     temperature,
     key,
     maxTokens,

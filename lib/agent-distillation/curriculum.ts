@@ -109,6 +109,12 @@ export function curriculum(
     order?: "simple first" | "complex first";
   },
 ): (step: number) => readonly Window[] {
+  const episodes = windows.reduce((n, w) => Math.max(n, w.episode + 1), 0);
+  if (complexities.length < episodes) {
+    throw new RangeError(
+      `Cannot order the transcripts as there must be a complexity for each: ${complexities.length} complexities, windows of ${episodes} transcripts`,
+    );
+  }
   const sign = order === "simple first" ? 1 : -1;
   const ranks = complexities.map((_, i) => i)
     .sort((a, b) => sign * (complexities[a] - complexities[b]) || a - b);

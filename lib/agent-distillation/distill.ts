@@ -125,6 +125,15 @@ export function checkPair(
       );
     }
   }
+  const largest = windows.reduce(
+    (most, { ids }) => ids.reduce((a, b) => Math.max(a, b), most),
+    0,
+  );
+  if (largest >= student.config.vocabSize) {
+    throw new RangeError(
+      `Cannot distil as the windows must be made with the student's tokenizer: ${student.config.vocabSize} tokens, id ${largest} in a window`,
+    );
+  }
   const longest = Math.max(...windows.map(({ ids }) => ids.length));
   for (const [who, agent] of Object.entries({ student, teacher })) {
     const positions = agent?.config.maxPositions ?? Infinity;
@@ -175,8 +184,14 @@ export function distill(
     ...options
   }: DistillOptions,
 ): number[] {
-  checkPair(student, teacher, windows);
   const { divergence = "forward" } = options;
+  checkPair(student, divergence === "hard" ? null : teacher, windows);
+  for (const [name, value] of Object.entries({ steps, batch })) {
+    if (Number.isInteger(value) && value > 0) continue;
+    throw new RangeError(
+      `Cannot distil as ${name} must be a positive integer: ${value}`,
+    );
+  }
   if (divergence !== "hard" && teacher === null) {
     throw new TypeError(
       `Cannot distil by ${divergence} divergence as there must be a teacher: none given`,
@@ -230,6 +245,7 @@ export function divergences(
   windows: readonly Window[],
   batch = 32,
 ): { reason: number; act: number } {
+  checkPair(student, teacher, windows);
   const sums = { reason: 0, act: 0 };
   const counts = { reason: 0, act: 0 };
   for (let start = 0; start < windows.length; start += batch) {
@@ -259,6 +275,7 @@ export function tokenDivergences(
   teacher: Agent,
   ids: ArrayLike<number>,
 ): number[] {
+  checkVocabularies(student.config.vocabSize, teacher.config.vocabSize);
   return tf.tidy(() => {
     const input = tf.tensor2d([Array.from(ids)], [1, ids.length], "int32");
     const [logS, logT] = [student, teacher].map(({ params, config }) =>

@@ -134,11 +134,11 @@ export function randomPolicy(key: Key): Policy {
 }
 
 /** Throws unless a text is made of whole lines, or is part of one. */
-function checkLines(what: string, text: string, whole: boolean): void {
+export function checkLines(what: string, text: string, whole: boolean): void {
   const good = whole ? /\n$/.test(text) : !text.includes("\n");
   if (good) return;
   throw new RangeError(
-    `Cannot play the episode as its ${what} must ${
+    `Cannot read an episode as its ${what} must ${
       whole ? "end with a line end" : "be one line"
     }, or its markers are read as the agent's: ${JSON.stringify(text)}`,
   );

@@ -85,6 +85,18 @@ export function rowsOf(matrix: Tensor, rows: readonly number[]): Tensor {
   );
 }
 
+const NORMALIZATIONS: readonly string[] = ["sum", "token-mean", "span-mean"];
+const DIVERGENCES: readonly string[] = ["forward", "reverse", "hard"];
+
+function checkName(what: string, name: string, known: readonly string[]): void {
+  if (known.includes(name)) return;
+  throw new RangeError(
+    `Cannot compute a loss as its ${what} must be one of ${
+      known.join(", ")
+    }: ${name}`,
+  );
+}
+
 /** By what the summed loss of each label is multiplied. */
 export function termWeights(
   counts: Record<Label, number>,
@@ -95,6 +107,7 @@ export function termWeights(
     normalization = "span-mean",
   }: LossOptions = {},
 ): Record<Label, number> {
+  checkName("normalization", normalization, NORMALIZATIONS);
   const lambda = { reason: lambdaR, act: lambdaA, neither: lambdaO };
   for (const [name, value] of Object.entries({ lambdaR, lambdaA, lambdaO })) {
     if (!(value >= 0 && Number.isFinite(value))) {
@@ -158,8 +171,20 @@ export function structuredLoss(
   options: LossOptions = {},
 ): Scalar {
   const { divergence = "forward", temperature = 1 } = options;
+  checkName("divergence", divergence, DIVERGENCES);
   if (teacher !== null) {
     checkVocabularies(student.shape.at(-1)!, teacher.shape.at(-1)!);
+  }
+  const rows = {
+    student: student.shape[0],
+    teacher: teacher?.shape[0] ?? student.shape[0],
+    tokens: tokens.length,
+    labels: labels.length,
+  };
+  if (Object.values(rows).some((n) => n !== rows.student)) {
+    throw new RangeError(
+      `Cannot compute a loss as there must be one row, token and label for each prediction: student ${rows.student}, teacher ${rows.teacher}, tokens ${rows.tokens}, labels ${rows.labels}`,
+    );
   }
   if (divergence !== "hard" && teacher === null) {
     throw new TypeError(

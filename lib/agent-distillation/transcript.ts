@@ -6,7 +6,12 @@
  * m_r(t) + m_a(t) <= 1. What the available parts of the paper do not say is `ASSUMED_RULES`.
  */
 import type { Tokenizer } from "../core/tokenizer.ts";
-import type { Transcript, Turn, Words } from "./environment.ts";
+import {
+  checkLines,
+  type Transcript,
+  type Turn,
+  type Words,
+} from "./environment.ts";
 
 export type Label = "reason" | "act" | "neither";
 
@@ -222,6 +227,22 @@ export interface SeenOptions {
   contextTokens?: number;
 }
 
+/** Throws where a line end would make part of what one side said read as a line of another kind. */
+function checkTranscript(
+  { header, start, turns }: Transcript,
+  episode: number,
+): void {
+  const whole = `of transcript ${episode}`;
+  checkLines(`header ${whole}`, header, true);
+  checkLines(`start ${whole}`, start, false);
+  turns.forEach((turn, i) => {
+    for (const part of ["reasoning", "action", "observation"] as const) {
+      const text = turn[part];
+      if (text !== null) checkLines(`${part} ${i} ${whole}`, text, false);
+    }
+  });
+}
+
 /**
  * Examples of all turns of some transcripts. A token is new in exactly one example.
  *
@@ -237,6 +258,7 @@ export function windows(
   const fits = withinTokens(tokenizer, contextTokens);
   return transcripts.flatMap((transcript, episode) => {
     const { turns } = transcript;
+    checkTranscript(transcript, episode);
     const made = turns.map((turn, i): Window => {
       const context = contextOf(transcript, turns.slice(0, i), {
         memory,

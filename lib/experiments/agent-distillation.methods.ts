@@ -46,6 +46,11 @@ export const METHODS = {
     loss: { ...TOKEN, lambdaO: 1 },
   },
   masked: { label: "token-level KD, agent's tokens", loss: TOKEN },
+  "masked-simple-first": {
+    label: "token-level KD, agent's tokens, simple first",
+    loss: TOKEN,
+    curriculum: "simple first",
+  },
   reverse: {
     label: "reverse KL, agent's tokens",
     loss: { ...TOKEN, divergence: "reverse" },
@@ -108,6 +113,8 @@ export type StudentTraining = Training & {
 
 export type TeacherConfig = Training & {
   shape: AgentShape;
+  /** Weight of what the world says: a teacher that never learnt to expect it has nothing to teach there. */
+  lambdaO: number;
   /** Of the expert, to learn from. */
   episodes: number;
   /** Played by the teacher; those without success are left out. */
@@ -142,7 +149,7 @@ export interface Config {
     turns: number;
   };
   seeds: number;
-  /** Further seeds of the methods that claims compare, at the main width. */
+  /** Further seeds of the methods that claims compare. */
   moreSeeds: number;
 }
 
@@ -152,6 +159,7 @@ export const NEEDED: readonly Method[] = [
   "action-only-episode",
   "imitation",
   "flat",
+  "masked-simple-first",
   "sad",
   "random-spans",
 ];

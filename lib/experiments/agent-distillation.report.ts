@@ -108,7 +108,8 @@ function seedDifference(pairs: Pair[], metric: string) {
  * Mean difference in success over pairs of arms.
  *
  * Training varies (paired by seed, Student t) and so does which episodes are played (paired by
- * episode, bootstrap); the interval is the wider of the two on each side.
+ * episode, bootstrap). The seeds share the episodes and the episodes' means the seeds, so the squares of the two
+ * half-widths are added. Teacher and transcripts of a world are the same for all.
  */
 function successGain(pairs: Pair[]): Omit<Measurement, "note"> {
   const overSeeds = seedDifference(pairs, "successPercent");
@@ -119,10 +120,16 @@ function successGain(pairs: Pair[]): Omit<Measurement, "note"> {
     ))
   );
   const overEpisodes = bootstrapInterval(perEpisode, key(0));
+  const { value } = overSeeds;
+  const side = (own: "low" | "high") =>
+    Math.hypot(
+      overSeeds.n > 1 ? overSeeds[own] - value : 0,
+      overEpisodes[own] - overEpisodes.value,
+    );
   return {
-    value: overSeeds.value,
-    low: Math.min(overSeeds.low, overEpisodes.low, overSeeds.value),
-    high: Math.max(overSeeds.high, overEpisodes.high, overSeeds.value),
+    value,
+    low: value - side("low"),
+    high: value + side("high"),
     n: overSeeds.n,
     unit: "points",
   };
@@ -173,7 +180,7 @@ export function measure(
       ...successGain(pairs),
       note: `${
         successes(pairs)
-      }; ${where}; interval over seeds and over episodes, the wider of the two`,
+      }; ${where}; interval over seeds and episodes; one teacher and its transcripts in each world`,
     };
   };
   const against = pairsOf(arms, config, "sad", "flat");
@@ -188,13 +195,17 @@ export function measure(
   const teacher = teacherOf(arms, first);
   const ratio = teacher.metrics.parameters.mean / small.metrics.parameters.mean;
   const widths = [student.hiddenSize, ...scaling.hiddenSizes];
+  const [rival] = scaling.methods;
+  const everywhere = (method: Method) =>
+    worlds.every((world) => config.methods[world].includes(method));
   return {
     "sad-token-level": gain("flat"),
+    ...(everywhere("masked-simple-first")
+      ? { "sad-token-level-matched": gain("masked-simple-first") }
+      : {}),
     "sad-imitation": gain("imitation"),
     "sad-action-only": gain("action-only"),
-    ...(worlds.every((world) =>
-        config.methods[world].includes("action-only-episode")
-      )
+    ...(everywhere("action-only-episode")
       ? { "sad-action-only-episode": gain("action-only-episode") }
       : {}),
     "sad-spans": gain("random-spans"),
@@ -210,10 +221,10 @@ export function measure(
       ...successGain(
         widths.map((w) => [
           studentOf(arms, first, "sad", w),
-          studentOf(arms, first, "flat", w),
+          studentOf(arms, first, rival, w),
         ]),
       ),
-      note: `${first}, mean over widths ${
+      note: `${first}, against ${METHODS[rival].label}, mean over widths ${
         [...widths].sort((a, b) => a - b).join(", ")
       }`,
     },
@@ -272,6 +283,12 @@ function worldTable(
     : metrics.successPercent.mean < GOOD_TEACHER
     ? ` The teacher is weak: it solves less than ${GOOD_TEACHER} %, so that differences between the students say little of distillation.`
     : "";
+  const bare =
+    config.methods[world].some((method) =>
+        method === "no-cot" || method === "no-act"
+      )
+      ? " A student starts from nothing: without L_CoT or L_Act it never learns to write such lines at all."
+      : "";
   return {
     id: `agent-distillation-${world}`,
     title: `Unseen episodes of ${world}`,
@@ -282,7 +299,7 @@ function worldTable(
         seedsText(config)
       }; all agents play the same ${config.evaluation.episodes} episodes, greedily. Sampled at temperature 1 the teacher solves ${
         metrics.sampledSuccessPercent.mean.toFixed(1)
-      } % of training episodes.${standIn}`,
+      } % of training episodes.${standIn}${bare}`,
     columns: [
       "agent",
       "parameters",
@@ -475,7 +492,8 @@ function divergenceFigure(
   const { steps } = trainingIn(config, world);
   const what = series === "klActCurve" ? "actions" : "reasoning";
   const methods = config.methods[world].filter((m) =>
-    ["imitation", "flat", "masked", "sad", "no-cot", "no-act"].includes(m)
+    ["imitation", "flat", "masked-simple-first", "sad", "no-cot", "no-act"]
+      .includes(m)
   );
   const rows = methods.flatMap((method) => {
     const { mean: values } =

@@ -75,6 +75,7 @@ const full: Config = {
   detours: 0.15,
   teacher: {
     shape: { hiddenSize: 96, numLayers: 3, numHeads: 6 },
+    lambdaO: 0.2,
     episodes: 3000,
     rollouts: 300,
     steps: 1200,
@@ -113,7 +114,10 @@ const full: Config = {
     },
   },
   methods: { house: ALL, shop: [...NEEDED], facts: [...NEEDED] },
-  scaling: { hiddenSizes: [16, 24, 48], methods: ["flat", "sad"] },
+  scaling: {
+    hiddenSizes: [16, 24, 48],
+    methods: ["masked-simple-first", "sad"],
+  },
   lambdas: [0.25, 0.5, 2, 4],
   evaluation: { episodes: 100, turns: 150 },
   seeds: 3,
@@ -133,7 +137,7 @@ const quick: Config = {
   student: { ...full.student, transcripts: 100, steps: 300 },
   changes: {},
   methods: { house: [...NEEDED] },
-  scaling: { hiddenSizes: [], methods: ["flat", "sad"] },
+  scaling: { hiddenSizes: [], methods: ["masked-simple-first", "sad"] },
   lambdas: [],
   evaluation: { episodes: 40, turns: 40 },
   seeds: 2,
@@ -158,7 +162,7 @@ const smoke: Config = {
     batch: 4,
     transcripts: 4,
   },
-  scaling: { hiddenSizes: [8], methods: ["flat", "sad"] },
+  scaling: { hiddenSizes: [8], methods: ["masked-simple-first", "sad"] },
   evaluation: { episodes: 2, turns: 3 },
   seeds: 1,
 };
@@ -233,7 +237,7 @@ function arms(config: Config): Arm[] {
   }));
   const add = (world: World, method: Method, width: number, lambda = 1) => {
     const ratio = lambda === 1 ? "" : `/lambda${lambda}`;
-    const claimed = width === hiddenSize && NEEDED.includes(method);
+    const claimed = lambda === 1 && NEEDED.includes(method);
     const student: StudentConfig = {
       world,
       method,
@@ -264,8 +268,12 @@ function arms(config: Config): Arm[] {
 
 // Runs ----------------------------------------------------------------------------------------------
 
-/** Room for an agent that sees its episode, and for the turn that it writes and the answer behind what it sees. */
-const WHOLE_EPISODE = { maxPositions: 512, contextTokens: 400 };
+/**
+ * Room for an agent that sees its episode, and for the turn that it writes and the answer behind what it sees. Longest
+ * of the teachers' have about 370 tokens without reasoning; an agent that errs until the limit of steps loses its
+ * first turns from view.
+ */
+const WHOLE_EPISODE = { maxPositions: 640, contextTokens: 512 };
 
 /** The same episodes to be evaluated on in every run of every profile. */
 const EVALUATION_KEY = fold(newKey(2025), "evaluation");
@@ -331,6 +339,7 @@ function runTeacher(
     teacher: null,
     divergence: "hard",
     normalization: "token-mean",
+    lambdaO: teacher.lambdaO,
     steps: teacher.steps,
     batch: teacher.batch,
     learningRate: teacher.learningRate,
@@ -577,7 +586,7 @@ function runStudent(
     onStep(step, loss) {
       context.progress(0.7 * (step + 1) / steps, `loss ${loss.toFixed(3)}`);
       const due = Math.ceil((curves.act.length * steps) / PROBES);
-      if (step + 1 === due) measureProbe();
+      if (step + 1 >= due) measureProbe();
     },
   });
   context.timing("trainSeconds", context.cpuSeconds() - start);
