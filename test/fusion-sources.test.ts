@@ -178,6 +178,33 @@ test("bad input: vocabularies, texts and contexts are named with both sizes", ()
     () => cacheSource("a", modelOf(1), [Int32Array.of(1, 99)]),
     /id 99, its vocabulary 24/,
   );
+  assert.throws(
+    () => cacheSource("a", modelOf(1), windows, { kept: 0 }),
+    /kept logits must be a positive integer: 0/,
+  );
+  assert.throws(
+    () => cacheSource("a", modelOf(1), windows, { temperature: 0 }),
+    /temperature must be positive and finite: 0/,
+  );
+  const shorter = windows.map((row) => row.subarray(0, row.length - 1));
+  assert.throws(
+    () => fuseInto(modelOf(1), shorter, [cache], options),
+    /texts of \d+ positions cached, of \d+ given/,
+  );
+  for (const bad of [[NaN], [0.5, 0.5], [-1]]) {
+    assert.throws(
+      () =>
+        fuseInto(modelOf(1), windows, [cache], {
+          ...options,
+          selection: { kind: "rule", rule: () => bad },
+        }),
+      /a rule must give a finite weight >= 0 for each of 1 sources/,
+    );
+  }
+  assert.throws(
+    () => mergeTies(modelOf(1).params, []),
+    /must be a model beside the base: 0 given/,
+  );
   const wide = initLlama({ ...config, intermediateSize: 32 }, key(1));
   assert.throws(
     () => mergeLinear([modelOf(1).params, wide]),
@@ -288,6 +315,17 @@ test("a source of the same tokens is aligned with itself; one of others in part"
   assert.throws(
     () => cacheAligned("short", short, { source: small, target: large }, rows),
     /"short" as its context must hold the texts: context 4/,
+  );
+  const tokenizers = { source: small, target: large };
+  const model = of(small.vocabSize);
+  assert.throws(
+    () => cacheAligned("none", model, tokenizers, []),
+    /"none" as there must be texts of one length of at least 2 tokens: 0 texts/,
+  );
+  const uneven = [rows[0], rows[0].subarray(1)];
+  assert.throws(
+    () => cacheAligned("odd", model, tokenizers, uneven),
+    new RegExp(`2 texts, lengths ${rows[0].length} and ${rows[0].length - 1}`),
   );
 });
 

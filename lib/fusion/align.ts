@@ -11,7 +11,12 @@
  */
 
 import type { Tokenizer } from "../core/tokenizer.ts";
-import { cacheSource, type Model, type SourceCache } from "./sources.ts";
+import {
+  cacheSource,
+  type Model,
+  type SourceCache,
+  textLength,
+} from "./sources.ts";
 
 /** Levenshtein distance of two strings, in characters. */
 export function editDistance(a: string, b: string): number {
@@ -206,6 +211,7 @@ export function cacheAligned(
 ): { cache: SourceCache; alignedRatio: number } {
   const { source, target } = tokenizers;
   const { vocabSize } = model.config;
+  textLength(name, windows);
   if (vocabSize < source.vocabSize) {
     throw new RangeError(
       `Cannot ask source "${name}" as its model must know all tokens of its tokenizer: model ${vocabSize}, tokenizer ${source.vocabSize}`,

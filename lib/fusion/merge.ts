@@ -114,6 +114,11 @@ export function mergeTies(
       `Cannot merge as density must be in (0, 1]: ${density}`,
     );
   }
+  if (models.length === 0) {
+    throw new RangeError(
+      "Cannot merge as there must be a model beside the base: 0 given",
+    );
+  }
   return combine([base, ...models], ([b, ...all]) => {
     const deltas = all.map((values) =>
       Float64Array.from(values, (v, i) => v - b[i])

@@ -59,6 +59,23 @@ export function largest(values: ArrayLike<number>, count: number): number[] {
   return kept;
 }
 
+/** Positions of texts of one length. */
+export function textLength(
+  name: string,
+  windows: readonly Int32Array[],
+): number {
+  const length = windows[0]?.length ?? 0;
+  const odd = windows.find((row) => row.length !== length);
+  if (length < 2 || odd !== undefined) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as there must be texts of one length of at least 2 tokens: ${windows.length} texts, lengths ${length} and ${
+        odd?.length ?? length
+      }`,
+    );
+  }
+  return length - 1;
+}
+
 /**
  * Runs a source over texts and keeps its ten largest logits at each position.
  *
@@ -72,19 +89,22 @@ export function cacheSource(
   { kept = TOP_LOGITS, batch = 16, temperature = 1 } = {},
 ): SourceCache {
   const N = windows.length;
-  const T = (windows[0]?.length ?? 0) - 1;
+  const T = textLength(name, windows);
   const V = config.vocabSize;
-  const odd = windows.find((row) => row.length !== T + 1);
-  if (T < 1 || odd !== undefined) {
+  const { maxPositions = 2048 } = config;
+  if (T > maxPositions) {
     throw new RangeError(
-      `Cannot ask source "${name}" as there must be texts of one length of at least 2 tokens: ${N} texts, lengths ${
-        T + 1
-      } and ${odd?.length ?? T + 1}`,
+      `Cannot ask source "${name}" as its context must hold the texts: context ${maxPositions}, texts ${T}; cut shorter texts`,
     );
   }
-  if (T > (config.maxPositions ?? 2048)) {
+  if (!(Number.isInteger(kept) && kept >= 1)) {
     throw new RangeError(
-      `Cannot ask source "${name}" as its context must hold the texts: context ${config.maxPositions}, texts ${T}; cut shorter texts`,
+      `Cannot ask source "${name}" as the number of kept logits must be a positive integer: ${kept}`,
+    );
+  }
+  if (!(temperature > 0 && Number.isFinite(temperature))) {
+    throw new RangeError(
+      `Cannot ask source "${name}" as the temperature must be positive and finite: ${temperature}`,
     );
   }
   if (V > 65536) {

@@ -60,6 +60,9 @@ export interface FusedTexts {
   report: FuseReport;
 }
 
+/** How often the last training sees each of its windows: more, and a small text is learnt by heart. */
+const EPOCHS = 2;
+
 /** Share at the end of each text that no training sees. */
 const HELD_OUT = 0.15;
 
@@ -181,7 +184,11 @@ export function fuseTexts(
     alone,
   );
   measure("base", base);
-  const windows = draw(all, 2 * batch * names.length, fold(key, "teach"));
+  const perText = Math.max(
+    2 * batch,
+    Math.ceil(steps.fuse * batch / (EPOCHS * names.length)),
+  );
+  const windows = draw(all, perText * names.length, fold(key, "teach"));
   const caches = [cacheSource("base", { params: base, config }, windows)];
   names.forEach((name, t) => {
     onStage?.(name);

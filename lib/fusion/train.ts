@@ -31,6 +31,7 @@ import {
   type Model,
   type SourceCache,
   sourceDivergences,
+  textLength,
 } from "./sources.ts";
 
 /** The trained selection network; every default that is not the paper's says so. */
@@ -211,7 +212,8 @@ function selectorOf(
   if (selection.kind === "rule") {
     const { rule } = selection;
     return {
-      weights: (rows) => units(rows).map((unit) => rule(lossesOf(unit))),
+      weights: (rows) =>
+        units(rows).map((unit) => checkWeights(rule(lossesOf(unit)), K)),
       ...still,
     };
   }
@@ -288,6 +290,18 @@ function selectorOf(
   };
 }
 
+/** What a caller's own rule gave. */
+function checkWeights(weights: number[], K: number): number[] {
+  const good = weights.length === K &&
+    weights.every((w) => w >= 0 && Number.isFinite(w));
+  if (good) return weights;
+  throw new RangeError(
+    `Cannot fuse as a rule must give a finite weight >= 0 for each of ${K} sources: ${
+      weights.join(", ")
+    }`,
+  );
+}
+
 const meanRows = (weights: number[][]) =>
   weights[0].map((_, k) =>
     weights.reduce((sum, row) => sum + row[k], 0) / weights.length
@@ -330,6 +344,14 @@ export function fuseInto(
       `Cannot fuse as the sources must have read the texts: ${
         caches[0].loss.length
       } texts cached, ${windows.length} given`,
+    );
+  }
+  const positions = textLength("target", windows);
+  if (!alone && caches[0].positions !== positions) {
+    throw new RangeError(
+      `Cannot fuse as the sources must have read the texts: texts of ${
+        caches[0].positions
+      } positions cached, of ${positions} given`,
     );
   }
   const selector = alone
