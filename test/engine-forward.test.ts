@@ -324,6 +324,53 @@ test("the comparison would see one token with other bits", () => {
   tf.dispose(params);
 });
 
+test("calibrated steps that are none are refused by module before anything is read", () => {
+  const params = randomModel(SHAPE);
+  const build = (
+    module: string,
+    step: { scale?: number; zeroPoint?: number; bits?: number },
+    high = false,
+  ) =>
+  () =>
+    createEngine(params, SHAPE, {
+      weights: { bits: 4 },
+      activations: {
+        bits: high
+          ? {
+            important: (s) => new Uint8Array(s.length),
+            steps: { [module]: step },
+          }
+          : 4,
+        steps: high ? {} : { [module]: step },
+      },
+    });
+  const q = "model.layers.0.self_attn.q_proj";
+  for (const scale of [0, -1, NaN, Infinity]) {
+    const message = new RegExp(`layers\\.0\\.self_attn\\.q_proj .*: ${scale}$`);
+    assert.throws(build(q, { scale }), message);
+    assert.throws(build(q, { scale }, true), message);
+  }
+  for (const zeroPoint of [0.5, 8, -9, NaN]) {
+    assert.throws(
+      build(q, { scale: 1, zeroPoint }),
+      new RegExp(`q_proj .* from -8 to 7: ${zeroPoint}$`),
+    );
+  }
+  build(q, { scale: 1, zeroPoint: 7 })();
+  build(q, { scale: 1, zeroPoint: 8, bits: 8 })();
+  build(q, { scale: 1, zeroPoint: 8 }, true)(); // important tokens have 8 bits
+  for (
+    const module of [
+      "model.layers.0.self_attn.k_proj",
+      "model.layers.9.mlp.down_proj",
+      "mlp.down_proj",
+    ]
+  ) {
+    assert.throws(build(module, { scale: 1 }), new RegExp(`: ${module}$`));
+  }
+  tf.dispose(params);
+});
+
 test("a cache of 8 bits changes what its rule says", () => {
   const params = randomModel(SHAPE);
   const ids = [...randomInts(key(3), 40, 0, SHAPE.vocabSize)];

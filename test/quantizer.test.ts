@@ -237,6 +237,38 @@ test("log2 by hand, zeros and the gradient's rule", () => {
   assert.equal(numbers(dx), [1, 1, 1, 1, 1, 0, 0]);
 });
 
+test("log2 keeps what has no logarithm apart from 0", () => {
+  const x = tf.tensor1d([NaN, -1, -0.5, 0, 1.0000001]);
+  assert.equal(numbers(log2()(x)), [NaN, NaN, NaN, 0, 1]);
+});
+
+test("EdgeQAT's activations: 0 stays 0 whatever the learned zero point, which learns as if whole", () => {
+  const x = tf.tensor1d([0, 0.26, -0.9]);
+  // z = 2, 0, -2: ties to even
+  for (const zp of [1.5, 0.5, -1.6]) {
+    const y = numbers(edgeQatActivation(tf.scalar(0.25), tf.scalar(zp))(x));
+    near(y, [0, 0.25, -1], `zero point ${zp}`);
+  }
+  // 2 bits, z = 1: v + z = -3, 1, 2, 3 passes from -2 to 1; dL/dzp = alpha (m - 1), times g
+  const slope = tf.grad((zp) =>
+    edgeQatActivation(tf.scalar(0.5), zp as Tensor, { bits: 2 })(
+      tf.tensor1d([-2, 0, 0.5, 1]),
+    ).mul(tf.tensor1d([1, 10, 100, 1000])).sum() as Scalar
+  )(tf.scalar(0.8));
+  near(numbers(slope), [-0.5 * 1101 / Math.sqrt(4)], "dzp");
+});
+
+test("LLM-QAT gives numbers that are never negative all codes, if told", () => {
+  const x = tf.tensor1d([0, 1, 2, 3].map((v) => v / 3));
+  const levels = (signed: boolean) =>
+    new Set(
+      numbers(llmQat({ bits: 2, signed, granularity: "tensor" })(x))
+        .map((v) => Math.round(3 * v)),
+    );
+  assert.equal(levels(false), new Set([0, 1, 2, 3]));
+  assert.equal(levels(true), new Set([0, 3]));
+});
+
 test("rounding: ties to even, stochastic right on average, noise of the size of rounding", () => {
   assert.equal(
     [0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.4999].map(roundHalfEven),
@@ -343,6 +375,47 @@ test("codes and fake quantisation agree bit by bit, for every estimator and gran
       }
     }
   }
+});
+
+test("codes by a slow loop, with scales, zero points and shifts of any shape", () => {
+  const [N, K] = [7, 12];
+  const values = normal(key(17), N * K, 0, 2).map((v) => Math.round(8 * v) / 8); // with ties
+  const x = tf.tensor(values, [N, K]);
+  const scales = Array.from({ length: N }, (_, i) => 0.25 * (i + 1));
+  const zeros = Array.from({ length: K }, (_, i) => i % 3 - 1);
+  const { codes, scale } = quantizeCodes(x, {
+    grid: grid({ bits: 3 }),
+    granularity: { channel: 0 },
+    calibration: learned({
+      scale: tf.tensor(scales, [N, 1]),
+      zeroPoint: tf.tensor(zeros, [1, K]),
+      shift: tf.scalar(1),
+    }),
+  });
+  const expected = Array.from(values, (v, i) => {
+    const [row, column] = [Math.floor(i / K), i % K];
+    const steps = Math.fround(Math.fround(v / scales[row]) + 1);
+    return Math.min(3, Math.max(-4, roundHalfEven(steps) + zeros[column]));
+  });
+  assert.equal([...codes], expected);
+  assert.equal([...scale], scales);
+});
+
+/** A walk over every number of a matrix of this size by tf.tidy takes seconds. */
+const MANY = 2 ** 21;
+
+test("codes of a large matrix take a fraction of a second", () => {
+  const x = tf.tensor(new Float32Array(MANY).fill(0.5), [2048, MANY / 2048]);
+  const start = process.cpuUsage();
+  const { codes } = quantizeCodes(x, {
+    grid: grid(),
+    granularity: { channel: 0 },
+    calibration: estimated(),
+  });
+  const { user, system } = process.cpuUsage(start);
+  assert.ok(codes.every((code) => code === 127));
+  assert.ok((user + system) / 1e6 < 0.8, `${(user + system) / 1e6} s`);
+  x.dispose();
 });
 
 test("percentile is numpy's, and least squares is no worse than any range on a finer search", () => {
@@ -518,6 +591,29 @@ test("16 and 32 bits pass everything; other bits, shapes and numbers are refused
   assert.throws(
     () => quantizeCodes(x, { ...parts, calibration: shifted }),
     /must be whole: 0\.5/,
+  );
+});
+
+test("steps that are none are refused with the tensor and the value", () => {
+  const x = tf.tensor2d([X, X2]);
+  for (const step of [0, -0.5, NaN, Infinity]) {
+    const parts: Quantization = {
+      grid: grid(),
+      granularity: { channel: 0 },
+      calibration: learned({ scale: tf.tensor2d([[1], [step]]) }),
+    };
+    assert.throws(
+      () => quantizeCodes(x, parts, "layers.0.weight"),
+      new RegExp(`layers\\.0\\.weight .* positive and finite: ${step} at 1`),
+    );
+  }
+  assert.throws(
+    () =>
+      calibrate([tf.tensor1d([3e38, -3e38])], {
+        grid: grid(),
+        step: asymmetric,
+      }),
+    /positive and finite: Infinity at 0/,
   );
 });
 

@@ -75,7 +75,7 @@ export interface EngineWeights {
 export interface EngineStep {
   /** Calibrated step; default from the values themselves, at every call. */
   scale?: number;
-  /** Whole; default 0. */
+  /** A code; default 0. */
   zeroPoint?: number;
   /** Default the bits of all inputs. */
   bits?: number;
@@ -107,8 +107,8 @@ export interface EngineActivations
   /** 2 to 8 or, with weights of 32 bits, 32; default 8 where weights are quantised; or by token. */
   bits?: number | EngineTokenBits;
   /**
-   * Calibrated steps by module; layers that read one input read it with the step of the first of them: q_proj,
-   * gate_proj. Default: from the values themselves, at every call.
+   * Calibrated steps by module; layers that read one input read it with the step of the first of them, q_proj and
+   * gate_proj, and steps of the others are refused. Default: from the values themselves, at every call.
    */
   steps?: Record<string, EngineStep>;
 }
@@ -228,6 +228,42 @@ function checkBits(
   };
 }
 
+/** Layers whose input is quantised with a step of its own. */
+const READERS =
+  /^(model\.layers\.(\d+)\.(self_attn\.[qo]|mlp\.(gate|down))_proj|lm_head)$/;
+
+/** Calibrated steps that no kernel would refuse before the first token, or at all. */
+function checkSteps(
+  steps: Record<string, EngineStep>,
+  ofAll: number,
+  signed: boolean,
+  numLayers: number,
+): void {
+  for (const [module, step] of Object.entries(steps)) {
+    const layer = READERS.exec(module)?.[2] ?? 0;
+    if (!READERS.test(module) || Number(layer) >= numLayers) {
+      throw new RangeError(
+        `Cannot build an engine as steps must be those of lm_head, or of q_proj, o_proj, gate_proj and down_proj in one of ${numLayers} layers: ${module}`,
+      );
+    }
+    const { scale, zeroPoint = 0, bits = ofAll } = step;
+    if (scale !== undefined && !(scale > 0 && scale < Infinity)) {
+      throw new RangeError(
+        `Cannot build an engine as the step of ${module} must be positive and finite: ${scale}`,
+      );
+    }
+    if (bits > 8) continue;
+    const { qmin, qmax } = grid({ bits, signed });
+    if (
+      !(Number.isInteger(zeroPoint) && zeroPoint >= qmin && zeroPoint <= qmax)
+    ) {
+      throw new RangeError(
+        `Cannot build an engine as the zero point of ${module} must be a whole number from ${qmin} to ${qmax}: ${zeroPoint}`,
+      );
+    }
+  }
+}
+
 /** The caller's choice of important tokens, checked. */
 function choose(
   { important }: EngineTokenBits,
@@ -296,7 +332,7 @@ function lossOf(
  *
  * @param params From `initLlama` or a checkpoint.
  * @param config The shape of the model.
- * @throws {RangeError} If bits do not fit each other, or a weight is NaN or infinite.
+ * @throws {RangeError} If bits do not fit each other, a calibrated step is none, or a weight is NaN or infinite.
  * @throws {TypeError} If a parameter is missing or has another shape.
  *
  * @example
@@ -334,6 +370,9 @@ export function createEngine(
   const tokenBits = typeof activations.bits === "object"
     ? activations.bits
     : null;
+  const { symmetric, granularity, signed = true, steps = {} } = activations;
+  checkSteps(steps, activationBits, signed, numLayers);
+  checkSteps(tokenBits?.steps ?? {}, importantBits, signed, numLayers);
   const memory = openIntegerEngine({ build: options.build });
   const floats = openFloats(memory, { blas });
   const { kernels } = floats;
@@ -378,7 +417,6 @@ export function createEngine(
     if (placed === undefined) modelBytes += made.sizeBytes;
     return { ...made, run: within(module, made.run) };
   };
-  const { symmetric, granularity, signed, steps = {} } = activations;
   const site = (module: string, bits: number, own: Format): Prepare => {
     if (bits === 32) return prepareFloats;
     const rule = { format: own, symmetric, granularity, signed };

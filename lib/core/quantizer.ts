@@ -653,12 +653,25 @@ export interface Quantized {
   zeroPoint: Int32Array;
 }
 
+const NO_NUMBERS: Float32Array = new Float32Array();
+
 function checkFinite(what: string, values: Float32Array): void {
-  const at = values.findIndex((v) => !Number.isFinite(v));
-  if (at >= 0) {
+  for (let at = 0; at < values.length; at++) {
+    if (Number.isFinite(values[at])) continue;
     throw new RangeError(
       `Cannot quantise ${what} as every number must be finite: ${
         values[at]
+      } at ${at}`,
+    );
+  }
+}
+
+function checkSteps(what: string, scale: Float32Array): void {
+  for (let at = 0; at < scale.length; at++) {
+    if (scale[at] > 0 && scale[at] < Infinity) continue;
+    throw new RangeError(
+      `Cannot quantise ${what} as every scale must be positive and finite: ${
+        scale[at]
       } at ${at}`,
     );
   }
@@ -668,7 +681,8 @@ function checkFinite(what: string, values: Float32Array): void {
  * The codes of x, as `fakeQuantize` gives them: scale (code - zeroPoint) is its result in every bit.
  *
  * @param name of the tensor, for errors
- * @throws {RangeError} if a number is NaN or infinite, the bits are 16 or 32, or a shift is not whole
+ * @throws {RangeError} if a number is NaN or infinite, a scale is not positive, the bits are 16 or 32, or a shift is
+ * not whole
  */
 export function quantizeCodes(
   x: Tensor,
@@ -683,7 +697,9 @@ export function quantizeCodes(
   }
   checkFinite(name, x.dataSync() as Float32Array);
   const { shape, axes } = layout(x.shape, granularity);
-  const [codes, scale, zeroPoint] = tf.tidy(() => {
+  // Read inside, as tidy looks at every element of what it is given to return.
+  const read = { codes: NO_NUMBERS, scale: NO_NUMBERS, zeroPoint: NO_NUMBERS };
+  tf.tidy(() => {
     const seen = x.reshape(shape);
     if (calibration.kind === "estimated") checkSome(seen);
     const affine = calibration.kind === "estimated"
@@ -691,14 +707,13 @@ export function quantizeCodes(
       : calibration.affine;
     const zero = affine.zeroPoint ?? tf.zerosLike(affine.scale);
     const shift = affine.shift ?? tf.scalar(0);
-    const whole = zero.add(shift);
+    read.scale = affine.scale.dataSync() as Float32Array;
+    checkSteps(name, read.scale);
+    read.zeroPoint = zero.add(shift).dataSync() as Float32Array;
     const codes = codesOf(position(seen, affine, grid), rounding);
-    return [
-      codes.dataSync() as Float32Array,
-      affine.scale.dataSync() as Float32Array,
-      whole.dataSync() as Float32Array,
-    ];
+    read.codes = codes.dataSync() as Float32Array;
   });
+  const { codes, scale, zeroPoint } = read;
   const fraction = zeroPoint.find((zero) => !Number.isInteger(zero));
   if (fraction !== undefined) {
     throw new RangeError(
@@ -707,7 +722,7 @@ export function quantizeCodes(
   }
   const Codes = grid.signed ? Int8Array : Uint8Array;
   return {
-    codes: Codes.from(codes),
+    codes: new Codes(codes),
     shape: x.shape,
     scale: scale.slice(),
     zeroPoint: Int32Array.from(zeroPoint),
@@ -718,7 +733,7 @@ export function quantizeCodes(
  * Steps for all of the batches of a calibration set, as tensors that the caller owns.
  *
  * @param merge the widest range of any batch (default), or the mean range, which one outlier moves less
- * @throws {RangeError} if there is no batch, or a number is NaN or infinite
+ * @throws {RangeError} if there is no batch, a number is NaN or infinite, or the range has no finite step
  */
 export function calibrate(
   batches: Iterable<Tensor>,
@@ -773,6 +788,7 @@ export function calibrate(
   });
   tf.dispose([low, high]);
   const [scale, zeroPoint] = tensors;
+  checkSteps("the calibrated range", scale.dataSync() as Float32Array);
   return {
     kind: "learned",
     affine: zeroPoint === undefined ? { scale } : { scale, zeroPoint },
@@ -780,6 +796,14 @@ export function calibrate(
 }
 
 // ---------------------------------------------------------------- gradients of learned parts
+
+/** round(t), half to even, whose gradient is t's: straight through. */
+export function roundThrough(t: Tensor): Tensor {
+  return tf.customGrad((t) => ({
+    value: (t as Tensor).round(),
+    gradFunc: (dy: Tensor) => dy.clone(),
+  }))(t);
+}
 
 /** t, whose gradient is multiplied by `factor`: the gradient scale of LSQ, section 2.2. */
 export function scaleGradient(t: Tensor, factor: number): Tensor {
@@ -863,7 +887,7 @@ const shared = (x: Tensor, scale: Tensor) => x.size / Math.max(1, scale.size);
  *
  * Its gradient is multiplied by g = 1 / sqrt(N qmax), N the values that share the step (section 2.2).
  *
- * @param step positive; shaped as the layout's scale
+ * @param step positive, which is not checked, as it changes with each training step; shaped as the layout's scale
  */
 export function lsq(
   step: Tensor,
@@ -908,7 +932,9 @@ export function lsqPlus(
 
 /**
  * The activation quantizer in the released code of EdgeQAT (X. Shen et al., arXiv 2402.10787; quant.py, ActQ):
- * LSQ with a learned zero point in units of codes, xhat = (round(clamp(x / alpha + zp)) - zp) alpha.
+ * LSQ with a learned zero point in units of codes, xhat = (round(clamp(x / alpha + z)) - z) alpha, z = round(zp).
+ *
+ * So 0 stays 0 as long as z is a code. zp has the gradient of z.
  */
 export function edgeQatActivation(
   alpha: Tensor,
@@ -922,7 +948,7 @@ export function edgeQatActivation(
       grid: codes,
       calibration: learned({
         scale: scaleGradient(alpha, g),
-        shift: scaleGradient(zeroPoint, g),
+        shift: scaleGradient(roundThrough(zeroPoint), g),
       }),
       through: inside,
     });
@@ -1002,12 +1028,15 @@ const LLM_QAT_EPSILON = 1e-6;
  *
  * The code adds 1e-6 to 1 / s once more on the way back, which changes xhat by a factor of 1 + 1e-6 s: left out.
  *
+ * @param signed false for numbers that are never negative, whose codes are then 0 to 2^bits - 1: not in the
+ * released code
  * @param granularity per token for activations, { channel: 0 } for weights; EdgeQAT compares "tensor"
  * @param clip 2 in the released code
  */
 export function llmQat(
-  { bits = 8, granularity = "token", clip = 2 }: {
+  { bits = 8, signed = true, granularity = "token", clip = 2 }: {
     bits?: number;
+    signed?: boolean;
     granularity?: Granularity;
     clip?: number;
   } = {},
@@ -1016,7 +1045,7 @@ export function llmQat(
     scale: high.add(LLM_QAT_EPSILON).div(qmax),
   });
   const parts: Quantization = {
-    grid: grid({ bits, narrow: true }),
+    grid: grid({ bits, signed, narrow: true }),
     granularity,
     calibration: estimated(absMax, step),
     through: valueInside(-clip, clip),
@@ -1057,7 +1086,7 @@ export function nipq(
  *
  * For softmax outputs: a product with 2^-c is a shift. The gradient passes where the value is not 0.
  *
- * @param x in [0, 1]
+ * @param x in [0, 1]; NaN and negative numbers, which have no logarithm, become NaN
  */
 export function log2(
   { bits = 4 }: { bits?: number } = {},
@@ -1069,8 +1098,10 @@ export function log2(
       const kept = code.lessEqual(qmax).cast("float32");
       (save as unknown as (tensors: Tensor[]) => void)([kept]);
       const exponent = code.clipByValue(0, qmax).neg();
+      // Clipping and comparing lose a NaN; the square root is NaN where the logarithm is, and not at 0.
+      const domain = (x as Tensor).sqrt().mul(0);
       return {
-        value: tf.pow(tf.scalar(2), exponent).mul(kept),
+        value: tf.pow(tf.scalar(2), exponent).mul(kept).add(domain),
         gradFunc: (dy: Tensor, [kept]: Tensor[]) => dy.mul(kept),
       };
     })(x);

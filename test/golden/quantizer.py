@@ -13,7 +13,7 @@ rs = lambda v: (v.round() - v).detach() + v
 gs = lambda t, g: (t - t * g).detach() + t * g
 def edge(x, alpha, zp):
     g = 1 / math.sqrt(x.numel() * 7)
-    a, z = gs(alpha, g), gs(zp, g)
+    a, z = gs(alpha, g), gs(rs(zp), g)
     return (rs((x / a + z).clamp(-8, 7)) - z) * a
 run("edge", edge, alpha=0.21, zp=0.6)
 def lsqw(x, alpha):
