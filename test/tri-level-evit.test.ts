@@ -3,6 +3,8 @@ import * as assert from "uvu/assert";
 import { test } from "uvu";
 import type { Images } from "../lib/core/images.ts";
 import { attentionMap } from "../lib/core/attention-map.ts";
+import { type ArmSummary, summariseMetric } from "../lib/core/runs.ts";
+import { tables } from "../lib/experiments/tri-level-evit.report.ts";
 import { attention } from "../lib/core/nn.ts";
 import { fold, key, normal, uniform } from "../lib/core/rng.ts";
 import { ready, type Tensor, tf, valueAndGrads } from "../lib/core/tensor.ts";
@@ -412,6 +414,51 @@ test("EL2N by hand", () => {
     [0, Math.SQRT1_2, Math.SQRT2],
     1e-12,
   );
+});
+
+/** An arm with values for each of its seeds. */
+function arm(method: string, seeds: number[], seconds: number[]): ArmSummary {
+  const metric = (values: number[]) => summariseMetric(values);
+  return {
+    id: `fashion-mnist/${method}`,
+    config: { data: "fashion-mnist", method, model: { numLayers: 4 } },
+    seeds,
+    metrics: {
+      accuracy: metric(seconds.map(() => 70)),
+      gigaMacs: metric(seconds.map((s) => 2 * s)),
+      neverForgotten: metric(seconds.map(() => 0.43)),
+    },
+    series: {},
+    timings: {
+      trainSeconds: metric(seconds),
+      selectionSeconds: metric(seconds.map(() => 0)),
+    },
+    seconds: 1,
+  };
+}
+
+test("shares of the dense model are paired over the seeds that both have", () => {
+  const arms = [
+    arm("dense", [1, 2, 3], [10, 20, 300]),
+    arm("forgetting", [2, 1], [10, 5]),
+    arm("tokens-0.7", [2], [15]),
+  ];
+  const [{ rows, columns, caption }] = tables(arms);
+  const column = (name: string) => {
+    const place = columns.findIndex((title) => title.startsWith(name));
+    return rows.map((row) => row[place]);
+  };
+  // 5 of 10 and 10 of 20 are a half each; the means, 7.5 of 110, are not.
+  assert.equal(column("operations"), [100, 50, 75]);
+  assert.equal(column("with the first"), [100, 150, 75]);
+  assert.match(caption!, /paired by seed, over the seeds that both have/);
+  assert.match(caption!, /43 % of the images have a forgetting count of 0/);
+  assert.match(caption!, /With 4 blocks the last depth is the last block/);
+  const deep = arms.map((a) => ({
+    ...a,
+    config: { ...a.config, model: { numLayers: 12 } },
+  }));
+  assert.not.match(tables(deep)[0].caption!, /last depth/);
 });
 
 /** Images whose class is the bright corner, with noise. */
