@@ -525,7 +525,7 @@ test("training learns with every level, the same twice, and costs what the count
   let ticks = 0;
   const { epochs: [first] } = trainVit(tiny, train, {
     ...options,
-    epochs: 1,
+    epochs: 2,
     levels: three,
   }, () => ticks++);
   // A clock that moves by one each time it is read: 7 batches, each between two readings.
@@ -573,8 +573,42 @@ test("what cannot be trained is refused before any step", () => {
     { levels: { tokens: { keep: 0.5, blocks: [4] } } },
     /from 0 to 3: 4/,
   );
+  refused(
+    { levels: { tokens: { keep: 0.5, blocks: [1.5] } } },
+    /whole numbers from 0 to 3: 1\.5/,
+  );
   refused({ levels: { connections: 0.5 } }, /give tokens, with keep 1 for all/);
   refused({ mixup: 2 }, /mixup must be from 0 to 1: 2/);
+  refused({ mixup: NaN }, /mixup must be from 0 to 1: NaN/);
+  for (const labelSmoothing of [-0.1, 1.1, NaN]) {
+    refused({ labelSmoothing }, /labelSmoothing must be from 0 to 1: /);
+  }
+  const level = (examples: object) => ({ levels: { examples } });
+  for (const bad of [16, -1, 0.5, NaN]) {
+    refused(
+      level({ kind: "fixed", examples: [0, bad] }),
+      new RegExp(`whole numbers from 0 to 15: ${bad} at place 1`),
+    );
+  }
+  refused(level({ kind: "fixed", examples: [] }), /at least one: 0/);
+  refused(level({ kind: "random", aside: 1, anew: true }), /below 1: 1 of 16/);
+  refused(
+    level({ kind: "rounds" }),
+    /0 to the epochs: 5 rounds, 1 epochs; give fewer rounds or more epochs/,
+  );
+  for (const rounds of [-1, 0.5, NaN]) {
+    refused(level({ kind: "rounds", rounds }), /rounds must be a whole number/);
+  }
+  for (const swap of [0.5, -0.1, NaN]) {
+    refused(
+      level({ kind: "rounds", rounds: 1, swap }),
+      /13 are trained on, 3 set aside/,
+    );
+  }
+  refused({}, /Cannot train as there must be at least one image: 0/, {
+    ...train,
+    count: 0,
+  });
   refused({}, /12 x 12 with 1 channels: 12 x 12 with 3/, {
     ...train,
     channels: 3,
@@ -583,6 +617,40 @@ test("what cannot be trained is refused before any step", () => {
     ...train,
     labels: train.labels.map((l, i) => i === 2 ? 9 : l),
   });
+});
+
+test("one step trains; what cannot be predicted is refused by name", () => {
+  const data = corners(16, 5);
+  const model = trainVit(tiny, data, {
+    key: key(9),
+    epochs: 1,
+    batchSize: 16,
+    levels: { tokens: { keep: 0.5, blocks: [1] } },
+  });
+  assert.is(model.epochs.length, 1);
+  assert.ok(Number.isFinite(model.epochs[0].loss));
+  assert.is(predictVit(model, data).probabilities.length, 64);
+  const refused = (change: object, what: RegExp, options = {}) =>
+    assert.throws(
+      () => predictVit(model, { ...data, ...change }, options),
+      what,
+    );
+  refused(
+    { height: 6, width: 24 },
+    /Cannot predict as images must be 12 x 12 with 1 channels: 6 x 24 with 1/,
+  );
+  refused({ channels: 3 }, /with 1 channels: 12 x 12 with 3/);
+  refused({ count: 0 }, /at least one image: 0/);
+  refused({}, /batch must be a positive integer: 0/, { batch: 0 });
+  const { bias } = model.params.head;
+  for (const value of [NaN, Infinity, -Infinity]) {
+    (bias as ReturnType<typeof tf.variable>)
+      .assign(tf.tensor1d([0, 0, value, 0]));
+    refused(
+      {},
+      new RegExp(`finite: ${value} for class 2 of image 0; training`),
+    );
+  }
 });
 
 test.run();
