@@ -106,6 +106,27 @@ test("direction: short of a reference that is a size is not reached, not the opp
   assert.match(sentenceOf(large, measured(5, 4, 6)), /^not reached: 5 .* 100/);
 });
 
+test("direction: an interval with a limit is not decided, whatever side of no effect it is on", () => {
+  const kept: Claim = {
+    ...gain,
+    rule: { ...gain.rule!, reference: -2 } as Claim["rule"],
+    value: null,
+  };
+  for (const m of [measured(-4.5, -8.3, -0.7), measured(-1, -3, 1)]) {
+    assert.is(verdictOf(kept, m), "differs");
+    assert.match(
+      sentenceOf(kept, m),
+      /^not decided: the interval of .* contains -2, the limit that the claim must pass$/,
+    );
+  }
+  // With references that mean no effect nothing changes.
+  const ratio: Claim = {
+    ...kept,
+    rule: { ...gain.rule!, reference: 1 } as Claim["rule"],
+  };
+  assert.match(sentenceOf(ratio, measured(1, 0.5, 2)), /^no effect detected/);
+});
+
 test("direction: lower mirrors higher", () => {
   const lower: Claim = { ...gain, direction: "lower", value: -2 };
   assert.is(verdictOf(lower, measured(-1, -1.5, -0.5)), "trend holds");

@@ -116,8 +116,13 @@ test("a folder of classes; order, labels and division do not depend on the machi
     );
     assert.throws(
       () => divideImages(images, 1, key(1)),
-      /above 0 and below 1.*: 1/,
+      /above 0 and below 1: 1/,
     );
+    // What the system and editors leave, and a folder that is named as a picture, are no pictures.
+    mkdirSync(join(folder, ".ipynb_checkpoints"));
+    writeFileSync(join(folder, "a", "._0.png"), "no picture");
+    mkdirSync(join(folder, "a", "x.png"));
+    assert.equal(readImageFolder(folder, { size: 2 }), { images, classes });
     mkdirSync(join(folder, "c"));
     assert.throws(
       () => readImageFolder(folder, { size: 2 }),
@@ -130,15 +135,57 @@ test("a folder of classes; order, labels and division do not depend on the machi
     );
     assert.throws(
       () => readImageFolder(join(folder, "a"), { size: 2 }),
-      /from 2 to 256 folders.*: 0/,
+      /from 2 to 256 folders.*: 1/,
     );
     assert.throws(
       () => readImageFolder(folder, { size: 0 }),
       /positive integer: 0/,
     );
+    assert.throws(
+      () => readImageFolder(folder, { size: 2, channels: 2 as 1 }),
+      /channels must be 1 or 3: 2/,
+    );
+    assert.throws(
+      () => readImageFolder(join(folder, "absent"), { size: 2 }),
+      /absent must be a folder .*: there is none/,
+    );
+    assert.throws(
+      () => readImageFolder(join(folder, "a", "notes.txt"), { size: 2 }),
+      /notes\.txt must be a folder .*: it is a file/,
+    );
   } finally {
     rmSync(folder, { recursive: true });
   }
+});
+
+test("a division keeps every class of two or more in both parts", () => {
+  const of = (labels: number[]) => ({
+    count: labels.length,
+    height: 1,
+    width: 1,
+    channels: 1,
+    images: Uint8Array.from(labels, (_, i) => i),
+    labels: Uint8Array.from(labels),
+  });
+  // One class of 40, one of 2, one of 1.
+  const images = of([...new Array(40).fill(0), 1, 1, 2]);
+  for (let seed = 0; seed < 20; seed++) {
+    const { train, test: held } = divideImages(images, 0.1, key(seed));
+    const count = (part: typeof train, label: number) =>
+      part.labels.filter((l) => l === label).length;
+    assert.equal([0, 1, 2].map((label) => count(held, label)), [4, 1, 0]);
+    assert.equal(
+      [...train.images, ...held.images].sort((x, y) => x - y),
+      [...images.images],
+    );
+    const most = divideImages(images, 0.99, key(seed));
+    assert.equal([0, 1, 2].map((l) => count(most.train, l)), [1, 1, 1]);
+  }
+  assert.not.equal(
+    divideImages(images, 0.1, key(1)).test.images,
+    divideImages(images, 0.1, key(2)).test.images,
+  );
+  assert.throws(() => divideImages(of([0, 1]), 0.5, key(1)), /at least two/);
 });
 
 test("fuzz: a damaged file gives pixels or a SyntaxError", () => {

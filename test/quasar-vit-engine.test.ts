@@ -13,7 +13,12 @@ import {
   type MixedRows,
   packedProduct,
 } from "../lib/quasar-vit/engine.ts";
-import { emitBench, simulateArray } from "../lib/quasar-vit/engine-check.ts";
+import {
+  countCells,
+  emitBench,
+  simulateArray,
+} from "../lib/quasar-vit/engine-check.ts";
+import { UNCALIBRATED, YOSYS_LUTS } from "../lib/quasar-vit/fpga.ts";
 import { runYosys } from "../lib/superflow/yosys.ts";
 
 const bits = [8, 4, 8, 4, 4];
@@ -81,6 +86,19 @@ test("gates that Yosys makes of the Verilog give the integers, and not those of 
     broken,
   );
   assert.ok(result.some((y, i) => y !== expected[i]));
+});
+
+test("LUTs of a block are those that Yosys counts, and more than the model takes", async () => {
+  const { dsp, lut } = await countCells(runYosys, {
+    factor: 4,
+    elements: 1,
+    depth: 4,
+  });
+  assert.is(dsp, 4);
+  assert.is(lut / dsp, YOSYS_LUTS.lutPerDsp4);
+  for (const name of ["lutPerDsp3", "lutPerDsp4", "lutPerAtom"] as const) {
+    assert.ok(UNCALIBRATED[name].value < YOSYS_LUTS[name], name);
+  }
 });
 
 test("the bench has each sum of the product once; iverilog agrees where there is one", () => {

@@ -10,7 +10,11 @@ import {
   rankCorrelation,
   tables,
 } from "../lib/experiments/quasar-vit.report.ts";
-import { PUBLISHED, QUASAR_POINTS } from "../lib/quasar-vit/mod.ts";
+import {
+  PUBLISHED,
+  QUASAR_POINTS,
+  UNCALIBRATED,
+} from "../lib/quasar-vit/mod.ts";
 
 const SEEDS = [1, 2, 3];
 
@@ -55,12 +59,21 @@ const supernet = (id: string, accuracy: number[]) =>
     trainSeconds: 10,
   });
 
-const tune = (set: string) =>
-  arm(`${set}/tune`, {
+/** The rate without layer scaling is the largest tried; with it, both are in the middle. */
+const tune = (set: string): ArmSummary => {
+  const tuned = arm(`${set}/tune`, {
     scaledLearningRate: [4e-3],
     scaledLayerScale: [0.1],
     unscaledLearningRate: [8e-3],
   });
+  const rates = [2e-3, 4e-3, 8e-3].map((learningRate) => ({ learningRate }));
+  const scaled = [0.03, 0.1, 0.3].map((layerScale, i) => ({
+    ...rates[i],
+    layerScale,
+  }));
+  const tuning = { epochs: 1, scaled, unscaled: rates };
+  return { ...tuned, config: { ...tuned.config, tuning } };
+};
 
 /** Row-wise is a point above layer-wise, which is level with one precision. */
 const search = (set: string) =>
@@ -138,6 +151,8 @@ const arms = [
   arm(
     "fpga",
     Object.fromEntries([
+      ["sustainedRatio", [0.5]],
+      ["dspPerBaselineMac", [1.97]],
       ...PUBLISHED.map(({ id, fps }) => [`published ${id}`, [fps]]),
       ...QUASAR_POINTS.flatMap(({ fps }) =>
         ["peakGmacs", "factor3Gmacs", "sustainedGmacs", "modelGmacs"].map(
@@ -192,6 +207,20 @@ test("differences are paired by seed, and verdicts follow", () => {
   assert.is(verdict("quasar-vit-scaling"), "trend holds");
   assert.is(verdict("quasar-vit-inherited"), "differs");
   assert.is(verdict("quasar-vit-rows"), "trend holds");
+  assert.match(
+    found["quasar-vit-inherited"].note!,
+    /^inherited weights lose: the whole interval lies below 0; large: /,
+  );
+  const level = arms.map((a) =>
+    a.id !== "fashion-mnist/alone" ? a : arm(
+      a.id,
+      Object.fromEntries(sizes.flatMap((size) => [
+        [`${size}Inherited`, [74, 78, 76]],
+        [`${size}Alone`, [75, 75, 75]],
+      ])),
+    )
+  );
+  assert.match(measure(level)["quasar-vit-inherited"].note!, /^large: /);
   assert.throws(
     () => measure(arms.filter(({ id }) => id !== "fashion-mnist/alone")),
     /Cannot find arm "fashion-mnist\/alone"/,
@@ -225,6 +254,61 @@ test("tables and figures name every data set, and each search and published row 
   // One data set, as in the short profiles.
   const fewer = arms.filter(({ id }) => !id.startsWith("cifar"));
   assert.is(figures(fewer).length, ids.length - 1);
+});
+
+test("the best settings at the edge of what was tried are told, and none where one was tried", () => {
+  const note = (all: ArmSummary[]) => measure(all)["quasar-vit-scaling"].note!;
+  assert.match(
+    note(arms),
+    /; best at the edge of the grid: learning rate without layer scaling$/,
+  );
+  const supernets = (all: ArmSummary[]) =>
+    tables(all).find(({ id }) => id === "quasar-vit-supernets")!;
+  const edges = ({ columns, rows }: ReturnType<typeof supernets>) =>
+    rows.map((row) => row[columns.indexOf("best at the edge of the grid")]);
+  assert.equal(edges(supernets(arms)).slice(0, 3), [
+    null,
+    "learning rate",
+    null,
+  ]);
+  const single = arms.map((a): ArmSummary =>
+    !a.id.endsWith("tune") ? a : {
+      ...a,
+      config: {
+        ...a.config,
+        tuning: {
+          epochs: 1,
+          scaled: [{ learningRate: 4e-3, layerScale: 0.1 }],
+          unscaled: [{ learningRate: 8e-3 }],
+        },
+      },
+    }
+  );
+  assert.not.match(note(single), /edge/);
+  assert.ok(edges(supernets(single)).every((edge) => edge === null));
+});
+
+test("the model's constants are its own, with recorded calibrations; variants that cannot reach say so", () => {
+  const all = tables(arms);
+  const rows = (id: string) => all.find((table) => table.id === id)!.rows;
+  const constants = rows("quasar-vit-constants");
+  for (const { value, source } of Object.values(UNCALIBRATED)) {
+    assert.ok(
+      constants.some((row) => row[1] === value && row[4] === source) ||
+        source === UNCALIBRATED.sustainedRatio.source,
+      source,
+    );
+  }
+  assert.ok(
+    constants.some(([name, value]) => /eta/.test(`${name}`) && value === 0.5),
+  );
+  assert.ok(constants.some((row) => row[1] === 1.97 && row[2] === "DSP"));
+  const [[, , , , model], [, , , , yosys]] = rows("quasar-vit-luts");
+  assert.equal([model, yosys], [58.6, 47.2]);
+  const variants = rows("quasar-vit-sensitivity");
+  const reached = (name: string) => variants.find((row) => row[0] === name)![5];
+  assert.is(reached("as assumed"), 57);
+  assert.is(reached("LUTs as Yosys counts them"), "cannot reach");
 });
 
 test("rank correlation by hand", () => {

@@ -2,6 +2,7 @@
 import { test } from "uvu";
 import * as assert from "uvu/assert";
 import {
+  baseFps,
   calibrate,
   type Engine,
   feasibility,
@@ -11,7 +12,10 @@ import {
   predictions,
   resources,
   sensitivity,
+  tryEngine,
   UNCALIBRATED,
+  withValues,
+  YOSYS_LUTS,
   ZCU102,
 } from "../lib/quasar-vit/fpga.ts";
 import {
@@ -72,6 +76,33 @@ test("cycles of one product by hand", () => {
   assert.is(gemmCycles(attention, engine, UNCALIBRATED).cycles, 2 * 120 + 10);
 });
 
+test("cycles of products round up once per tile, not once per token", () => {
+  const engine: Engine = {
+    dsp3: 0,
+    dsp4: 16,
+    lutAtoms: 0,
+    tileOutputs: 20,
+    tileInputs: 8,
+  };
+  const gemm: Gemm = {
+    name: "one",
+    outputs: 20,
+    inputs: 8,
+    tokens: 10,
+    count: 1,
+    operand: "weights",
+    ratio8: 0,
+  };
+  // 20 x 8 = 160 atoms a token on 64: 2.5 cycles, 25 for ten tokens (30 if each token rounded up).
+  assert.is(gemmCycles(gemm, engine, UNCALIBRATED).compute, 25);
+  // 2 x 8 = 16 atoms a token: four tokens in a cycle, ceil(2.5) = 3 for ten (10 if each took a cycle).
+  const narrow = { ...gemm, outputs: 2 };
+  assert.is(gemmCycles(narrow, engine, UNCALIBRATED).compute, 3);
+  // A share of the cycles: 1600 / (0.7 x 64) = 35.7
+  const slow = withValues(UNCALIBRATED, { sustainedRatio: 0.7 }, "test");
+  assert.is(gemmCycles(gemm, engine, slow).compute, 36);
+});
+
 test("more 8-bit rows, fewer blocks or a slower host are never faster", () => {
   const fps = (ratio8: number, dsp: number) => {
     const budget = { ...ZCU102, dsp };
@@ -122,10 +153,24 @@ test("the envelope of the paper's three speeds", () => {
   }
 });
 
-test("each variant of the assumptions still meets the calibrated row", () => {
-  for (const { name, fps } of sensitivity({ base: deit("base") })) {
-    assert.ok(Math.abs(fps.base / 56.8 - 1) < 0.03, `${name} ${fps.base}`);
+test("each variant of the assumptions meets the calibrated row, or says that it cannot", () => {
+  const variants = sensitivity({ base: deit("base") });
+  for (const { name, largestFps, calibrated } of variants) {
+    assert.is(calibrated === null, largestFps < 56.8, name);
+    if (calibrated === null) continue;
+    const { base } = calibrated.fps;
+    assert.ok(Math.abs(base / 56.8 - 1) < 0.03, `${name} ${base}`);
+    assert.ok(base <= largestFps, name);
   }
+  assert.ok(variants.some(({ calibrated }) => calibrated === null));
+});
+
+test("with LUTs as Yosys counts them the board stays below the row that the model is calibrated on", () => {
+  const counted = withValues(UNCALIBRATED, YOSYS_LUTS, "Yosys");
+  assert.is(counted.lutPerDsp4.value, 107);
+  assert.is(UNCALIBRATED.lutPerDsp4.value, 64);
+  assert.ok(baseFps() > 56.8 && baseFps(ZCU102, counted) < 56.8);
+  assert.throws(() => calibrate(ZCU102, counted), /must reach 56.8 FPS: 47.2/);
 });
 
 test("budgets and sub-networks that cannot be: errors that say what lacks", () => {
@@ -134,6 +179,14 @@ test("budgets and sub-networks that cannot be: errors that say what lacks", () =
     fitEngine(subnet, IMAGENET, { ...ZCU102, ...change }, constants);
   assert.throws(() => fit({ bram18: 10 }), /smallest tile .*bram18 \d+ of 10/);
   assert.throws(() => fit({ dsp: 0, lut: 10 }), /hold no product/);
+  const tried = tryEngine(
+    subnet,
+    IMAGENET,
+    { ...ZCU102, bram18: 10 },
+    constants,
+  );
+  assert.ok(tried.engine === null);
+  assert.equal(tried.lacks, ["bram18"]);
   assert.throws(() => fit({ dsp: NaN }), /dsp of the budget .*NaN/);
   assert.throws(() => fit({ freqHz: 0 }), /freqHz/);
   const blocks = [{ heads: 0, mlpRatio: 4, ratio8: 0 }];

@@ -18,7 +18,12 @@ import {
   stream,
   subnetId,
 } from "../lib/quasar-vit/space.ts";
-import { bitOps, type Subnet, type Task } from "../lib/quasar-vit/workload.ts";
+import {
+  bitOps,
+  IMAGENET,
+  type Subnet,
+  type Task,
+} from "../lib/quasar-vit/workload.ts";
 
 const SPACE: Space = {
   dims: [32, 48, 64],
@@ -121,6 +126,43 @@ test("an empty feasible set is reported, with the limit that it breaks", () => {
   }
 });
 
+test("sub-networks that fit no tile are passed over; the search ends where none fits", () => {
+  const space: Space = {
+    dims: [192, 384],
+    depths: [12],
+    heads: [3],
+    mlpRatios: [4],
+    ratios: [0, 1],
+  };
+  const search = (change: object, evaluations = 6) => {
+    const limits = hardwareLimits(
+      IMAGENET,
+      { ...ZCU102, ...change },
+      constants,
+      { minFps: 1 },
+    );
+    const options = { key: key(4), evaluations, tries: 40 };
+    return [evolve, randomSearch].map((find) =>
+      find(space, ({ dim }) => dim, limits, options)
+    );
+  };
+  for (const { status, best, broken } of search({ bram18: 80 })) {
+    assert.is(status, "found");
+    assert.is(best!.subnet.dim, 192);
+    assert.ok(broken.bram18 > 0, "some that are drawn must not fit");
+  }
+  for (const { status, message } of search({ bram18: 10 })) {
+    assert.is(status, "infeasible");
+    assert.match(message, /limits broken: bram18 \d+;/);
+  }
+  for (const { status, message } of search({ dsp: 0, lut: 10 })) {
+    assert.is(status, "infeasible");
+    assert.match(message, /limits broken: products \d+;/);
+  }
+  // A budget that is none is no limit but a mistake.
+  assert.throws(() => search({ dsp: NaN }), /dsp of the budget .*NaN/);
+});
+
 test("a space smaller than the evaluations asked for ends the search", () => {
   const tiny: Space = {
     dims: [32],
@@ -141,6 +183,16 @@ test("bad spaces and scores are refused", () => {
   assert.throws(() => search({ ratios: [2] }), /ratios .*\[0, 1\]: \[2\]/);
   assert.throws(() => search({ dims: [1.5] }), /dims/);
   assert.throws(() => search({}, () => NaN), /finite number: NaN/);
+  assert.throws(
+    () => search({ policy: "per-row" as "uniform" }),
+    /policy of precision must be row-wise, .*: per-row/,
+  );
+  for (const limit of [{ minFps: NaN }, { maxBitOps: NaN }, { minFps: -1 }]) {
+    assert.throws(
+      () => hardwareLimits(TASK, ZCU102, constants, limit),
+      /Cannot limit a search as (minFps|maxBitOps) must be a number from 0/,
+    );
+  }
 });
 
 test.run();

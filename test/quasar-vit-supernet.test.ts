@@ -176,6 +176,44 @@ test("images, teachers and losses that cannot be trained on are refused", () => 
   });
 });
 
+test("logits that are no numbers, other images or none are refused by name", () => {
+  const net = newSupernet(BACKBONE, largestSubnet(SPACE), data, key(13));
+  const accuracy = (change: object, options = {}) =>
+    subnetAccuracy(net, SMALL, { ...data, ...change }, options);
+  assert.ok(accuracy({}) >= 0);
+  assert.throws(
+    () => accuracy({ height: 4, width: 16 }),
+    /must be 8 x 8 with 1 channels: 4 x 16 with 1/,
+  );
+  assert.throws(() => accuracy({ count: 0 }), /at least one image: 0/);
+  assert.throws(() => accuracy({}, { batch: 0 }), /batch must be .*: 0/);
+  assert.throws(
+    () =>
+      trainSupernet(BACKBONE, SPACE, { ...data, count: 0 }, {
+        key: key(13),
+        epochs: 1,
+      }),
+    /Cannot train a supernet as there must be at least one image: 0/,
+  );
+  for (const value of [NaN, Infinity]) {
+    // Only the second class has a bad logit, of every image.
+    (leaves(net.masters)["head.bias"] as ReturnType<typeof tf.variable>)
+      .assign(tf.tensor1d([0, value]));
+    assert.throws(
+      () => accuracy({}),
+      new RegExp(`finite: ${value} for class 1 of image 0; training has`),
+    );
+  }
+});
+
+test("widths that are whole but for rounding can be built", () => {
+  // 2.3 x 26 = 59.8: 60 hidden units, and 60 / 26 x 26 is 59.99999999999999
+  const shape = { dim: 26, blocks: [{ heads: 1, mlpRatio: 2.3, ratio8: 0 }] };
+  const net = newSupernet(BACKBONE, shape, data, key(14));
+  assert.equal(leaves(net.masters)["blocks.0.mlp.fc1.weight"].shape, [60, 26]);
+  assert.is(subnetLogits(net, shape, data).length, 128);
+});
+
 test("integer kernels give what rounding in floats gives, for every share of 8-bit rows", () => {
   const [M, N, F] = [12, 20, 5];
   const weight = tf.tensor2d(normal(key(11), M * N), [M, N]);

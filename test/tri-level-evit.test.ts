@@ -3,6 +3,8 @@ import * as assert from "uvu/assert";
 import { test } from "uvu";
 import type { Images } from "../lib/core/images.ts";
 import { attentionMap } from "../lib/core/attention-map.ts";
+import { type ArmSummary, summariseMetric } from "../lib/core/runs.ts";
+import { tables } from "../lib/experiments/tri-level-evit.report.ts";
 import { attention } from "../lib/core/nn.ts";
 import { fold, key, normal, uniform } from "../lib/core/rng.ts";
 import { ready, type Tensor, tf, valueAndGrads } from "../lib/core/tensor.ts";
@@ -414,6 +416,51 @@ test("EL2N by hand", () => {
   );
 });
 
+/** An arm with values for each of its seeds. */
+function arm(method: string, seeds: number[], seconds: number[]): ArmSummary {
+  const metric = (values: number[]) => summariseMetric(values);
+  return {
+    id: `fashion-mnist/${method}`,
+    config: { data: "fashion-mnist", method, model: { numLayers: 4 } },
+    seeds,
+    metrics: {
+      accuracy: metric(seconds.map(() => 70)),
+      gigaMacs: metric(seconds.map((s) => 2 * s)),
+      neverForgotten: metric(seconds.map(() => 0.43)),
+    },
+    series: {},
+    timings: {
+      trainSeconds: metric(seconds),
+      selectionSeconds: metric(seconds.map(() => 0)),
+    },
+    seconds: 1,
+  };
+}
+
+test("shares of the dense model are paired over the seeds that both have", () => {
+  const arms = [
+    arm("dense", [1, 2, 3], [10, 20, 300]),
+    arm("forgetting", [2, 1], [10, 5]),
+    arm("tokens-0.7", [2], [15]),
+  ];
+  const [{ rows, columns, caption }] = tables(arms);
+  const column = (name: string) => {
+    const place = columns.findIndex((title) => title.startsWith(name));
+    return rows.map((row) => row[place]);
+  };
+  // 5 of 10 and 10 of 20 are a half each; the means, 7.5 of 110, are not.
+  assert.equal(column("operations"), [100, 50, 75]);
+  assert.equal(column("with the first"), [100, 150, 75]);
+  assert.match(caption!, /paired by seed, over the seeds that both have/);
+  assert.match(caption!, /43 % of the images have a forgetting count of 0/);
+  assert.match(caption!, /With 4 blocks the last depth is the last block/);
+  const deep = arms.map((a) => ({
+    ...a,
+    config: { ...a.config, model: { numLayers: 12 } },
+  }));
+  assert.not.match(tables(deep)[0].caption!, /last depth/);
+});
+
 /** Images whose class is the bright corner, with noise. */
 function corners(count: number, seed: number): Images {
   const noise = uniform(key(seed), count * 144, 0, 80);
@@ -478,7 +525,7 @@ test("training learns with every level, the same twice, and costs what the count
   let ticks = 0;
   const { epochs: [first] } = trainVit(tiny, train, {
     ...options,
-    epochs: 1,
+    epochs: 2,
     levels: three,
   }, () => ticks++);
   // A clock that moves by one each time it is read: 7 batches, each between two readings.
@@ -526,8 +573,42 @@ test("what cannot be trained is refused before any step", () => {
     { levels: { tokens: { keep: 0.5, blocks: [4] } } },
     /from 0 to 3: 4/,
   );
+  refused(
+    { levels: { tokens: { keep: 0.5, blocks: [1.5] } } },
+    /whole numbers from 0 to 3: 1\.5/,
+  );
   refused({ levels: { connections: 0.5 } }, /give tokens, with keep 1 for all/);
   refused({ mixup: 2 }, /mixup must be from 0 to 1: 2/);
+  refused({ mixup: NaN }, /mixup must be from 0 to 1: NaN/);
+  for (const labelSmoothing of [-0.1, 1.1, NaN]) {
+    refused({ labelSmoothing }, /labelSmoothing must be from 0 to 1: /);
+  }
+  const level = (examples: object) => ({ levels: { examples } });
+  for (const bad of [16, -1, 0.5, NaN]) {
+    refused(
+      level({ kind: "fixed", examples: [0, bad] }),
+      new RegExp(`whole numbers from 0 to 15: ${bad} at place 1`),
+    );
+  }
+  refused(level({ kind: "fixed", examples: [] }), /at least one: 0/);
+  refused(level({ kind: "random", aside: 1, anew: true }), /below 1: 1 of 16/);
+  refused(
+    level({ kind: "rounds" }),
+    /0 to the epochs: 5 rounds, 1 epochs; give fewer rounds or more epochs/,
+  );
+  for (const rounds of [-1, 0.5, NaN]) {
+    refused(level({ kind: "rounds", rounds }), /rounds must be a whole number/);
+  }
+  for (const swap of [0.5, -0.1, NaN]) {
+    refused(
+      level({ kind: "rounds", rounds: 1, swap }),
+      /13 are trained on, 3 set aside/,
+    );
+  }
+  refused({}, /Cannot train as there must be at least one image: 0/, {
+    ...train,
+    count: 0,
+  });
   refused({}, /12 x 12 with 1 channels: 12 x 12 with 3/, {
     ...train,
     channels: 3,
@@ -536,6 +617,40 @@ test("what cannot be trained is refused before any step", () => {
     ...train,
     labels: train.labels.map((l, i) => i === 2 ? 9 : l),
   });
+});
+
+test("one step trains; what cannot be predicted is refused by name", () => {
+  const data = corners(16, 5);
+  const model = trainVit(tiny, data, {
+    key: key(9),
+    epochs: 1,
+    batchSize: 16,
+    levels: { tokens: { keep: 0.5, blocks: [1] } },
+  });
+  assert.is(model.epochs.length, 1);
+  assert.ok(Number.isFinite(model.epochs[0].loss));
+  assert.is(predictVit(model, data).probabilities.length, 64);
+  const refused = (change: object, what: RegExp, options = {}) =>
+    assert.throws(
+      () => predictVit(model, { ...data, ...change }, options),
+      what,
+    );
+  refused(
+    { height: 6, width: 24 },
+    /Cannot predict as images must be 12 x 12 with 1 channels: 6 x 24 with 1/,
+  );
+  refused({ channels: 3 }, /with 1 channels: 12 x 12 with 3/);
+  refused({ count: 0 }, /at least one image: 0/);
+  refused({}, /batch must be a positive integer: 0/, { batch: 0 });
+  const { bias } = model.params.head;
+  for (const value of [NaN, Infinity, -Infinity]) {
+    (bias as ReturnType<typeof tf.variable>)
+      .assign(tf.tensor1d([0, 0, value, 0]));
+    refused(
+      {},
+      new RegExp(`finite: ${value} for class 2 of image 0; training`),
+    );
+  }
 });
 
 test.run();

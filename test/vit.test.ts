@@ -320,6 +320,12 @@ test("what cannot be built or run is refused with what was given", () => {
   );
   refused({ numHeads: [2] }, /one for each of the 2 blocks: 1 given/);
   refused({ mlpRatio: 0.3 }, /positive integer: 1\.7/);
+  const { mlpSizes } = resolveVit({
+    ...small,
+    hiddenSize: 26,
+    mlpRatio: 60 / 26,
+  });
+  assert.equal(mlpSizes, [60, 60]);
   refused({ numClasses: 0 }, /numClasses must be a positive integer: 0/);
   refused({ layerScale: NaN }, /layerScale must be a finite number/);
   assert.throws(

@@ -11,9 +11,10 @@
  *                interval beyond the reference on the paper's side: trend holds,
  *                and a match if the interval also contains the paper's value and reaches no further
  *                from its middle than half the paper's effect (a vague number matches nothing);
- *                interval contains the reference: differs (no effect detected);
+ *                interval contains the reference: differs (no effect detected, or not decided where the
+ *                reference is a limit rather than no effect);
  *                interval beyond it on the other side: differs (opposite effect, or not reached where the
- *                reference is a size rather than no effect)
+ *                reference is a limit)
  *   trend      values in order (over ranks, say); no later one lies against the direction from an
  *              earlier one by more than the margin: trend holds, else differs
  *
@@ -326,6 +327,7 @@ function judgeDirection(
   const word = higher ? "above" : "below";
   const shown = formatMeasurement(m);
   const against = formatNumber(reference);
+  const limit = reference !== 0 && reference !== 1;
   if (m.n < 2 && claim.fidelity !== "exact") {
     return {
       verdict: "differs",
@@ -337,15 +339,16 @@ function judgeDirection(
     return {
       verdict: "differs",
       sentence: `${
-        reference === 0 || reference === 1 ? "opposite effect" : "not reached"
+        limit ? "not reached" : "opposite effect"
       }: ${shown} lies on the other side of ${against}, the paper ${word} it`,
     };
   }
   if (!paperSide) {
     return {
       verdict: "differs",
-      sentence:
-        `no effect detected: the interval of ${shown} contains ${against}`,
+      sentence: limit
+        ? `not decided: the interval of ${shown} contains ${against}, the limit that the claim must pass`
+        : `no effect detected: the interval of ${shown} contains ${against}`,
     };
   }
   const paper = claim.value;

@@ -5,7 +5,7 @@
  * images get three equal channels.
  */
 import { Buffer } from "node:buffer";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import jpeg from "jpeg-js";
 import { PNG } from "pngjs";
@@ -110,12 +110,12 @@ export interface ImageFolder {
 }
 
 /**
- * Images of a folder with a folder for each class.
+ * Images of a folder with a folder for each class. Folders and files whose names begin with a dot are passed over.
  *
  * @param size Height and width that all images are brought to
  * @param channels 3 (default), or 1 for grey
- * @throws {RangeError} if there are fewer than two classes or a class has no image, SyntaxError naming
- *   the file if one is damaged
+ * @throws {RangeError} if there is no such folder, there are fewer than two classes or a class has no image,
+ *   SyntaxError naming the file if one is damaged
  * @example
  * ```ts
  * const { images, classes } = readImageFolder("photos", { size: 32 });
@@ -130,17 +130,34 @@ export function readImageFolder(
       `Cannot read images as size must be a positive integer: ${size}`,
     );
   }
-  const classes = readdirSync(path, { withFileTypes: true })
-    .filter((entry) => entry.isDirectory()).map(({ name }) => name).sort();
+  if (channels !== 1 && channels !== 3) {
+    throw new RangeError(
+      `Cannot read images as channels must be 1 or 3: ${channels}`,
+    );
+  }
+  if (!existsSync(path) || !statSync(path).isDirectory()) {
+    throw new RangeError(
+      `Cannot read images as ${path} must be a folder with a folder for each class: ${
+        existsSync(path) ? "it is a file" : "there is none"
+      }`,
+    );
+  }
+  // Names that begin with a dot are the system's or an editor's: .ipynb_checkpoints, ._0.png
+  const entries = (folder: string) =>
+    readdirSync(folder).filter((name) => !name.startsWith(".")).sort();
+  const isFolder = (name: string) =>
+    statSync(name, { throwIfNoEntry: false })?.isDirectory() === true;
+  const classes = entries(path).filter((name) => isFolder(join(path, name)));
   if (classes.length < 2 || classes.length > 256) {
     throw new RangeError(
       `Cannot read images as ${path} must have from 2 to 256 folders, one for each class: ${classes.length}`,
     );
   }
   const files = classes.flatMap((name, label) => {
-    const found = readdirSync(join(path, name))
-      .filter((file) => EXTENSIONS.includes(extname(file).toLowerCase()))
-      .sort();
+    const found = entries(join(path, name)).filter((file) =>
+      EXTENSIONS.includes(extname(file).toLowerCase()) &&
+      !isFolder(join(path, name, file))
+    );
     if (found.length === 0) {
       throw new RangeError(
         `Cannot read images as every class needs some: no .png, .jpg or .jpeg file in ${
@@ -171,23 +188,45 @@ export function readImageFolder(
   };
 }
 
-/** Images divided at random into two parts, the second with `share` of them, at least one. */
+/**
+ * Images divided at random into two parts, the second with `share` of each class. A class of two or more images has some in
+ * both parts, one of a single image has it in the first.
+ *
+ * @throws {RangeError} unless the share is above 0 and below 1, and some class has two images
+ */
 export function divideImages(
   all: Images,
   share: number,
   key: Key,
 ): { train: Images; test: Images } {
-  const held = Math.max(1, Math.round(all.count * share));
-  if (!(share > 0 && share < 1) || held >= all.count) {
+  if (!(share > 0 && share < 1)) {
     throw new RangeError(
-      `Cannot divide ${all.count} images as the share must be above 0 and below 1 and leave some in both parts: ${share}`,
+      `Cannot divide ${all.count} images as the share must be above 0 and below 1: ${share}`,
     );
   }
-  const order = permutation(key, all.count);
-  return {
-    train: pickImages(all, order.subarray(held)),
-    test: pickImages(all, order.subarray(0, held)),
-  };
+  const counts = new Map<number, number>();
+  for (const label of all.labels) {
+    counts.set(label, (counts.get(label) ?? 0) + 1);
+  }
+  const held = new Map(
+    [...counts].map(([label, n]) => [
+      label,
+      n < 2 ? 0 : Math.min(n - 1, Math.max(1, Math.round(n * share))),
+    ]),
+  );
+  const train: number[] = [];
+  const test: number[] = [];
+  for (const i of permutation(key, all.count)) {
+    const left = held.get(all.labels[i])!;
+    held.set(all.labels[i], left - 1);
+    (left > 0 ? test : train).push(i);
+  }
+  if (test.length === 0) {
+    throw new RangeError(
+      `Cannot divide ${all.count} images as some class must have at least two: ${counts.size} classes`,
+    );
+  }
+  return { train: pickImages(all, train), test: pickImages(all, test) };
 }
 
 /**

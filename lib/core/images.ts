@@ -264,11 +264,31 @@ function readFashion(folder: string): Images {
   };
 }
 
-/** `perClass` images of every class for the test, the others for training, both in random order. */
+/**
+ * `perClass` images of every class for the test, the others for training, both in random order.
+ *
+ * @throws {RangeError} if a class has no image more than that, so that training would lack it
+ */
 export function splitByClass(
   all: Images,
   { perClass, key: k }: { perClass: number; key: Key },
 ): { train: Images; test: Images } {
+  if (!Number.isSafeInteger(perClass) || perClass < 1) {
+    throw new RangeError(
+      `Cannot split images as perClass must be a positive integer: ${perClass}`,
+    );
+  }
+  const counts = new Map<number, number>();
+  for (const label of all.labels) {
+    counts.set(label, (counts.get(label) ?? 0) + 1);
+  }
+  for (const [label, count] of counts) {
+    if (count <= perClass) {
+      throw new RangeError(
+        `Cannot split images as each class must have more than ${perClass}: class ${label} has ${count}`,
+      );
+    }
+  }
   const taken = new Map<number, number>();
   const train: number[] = [];
   const test: number[] = [];
@@ -280,19 +300,24 @@ export function splitByClass(
       taken.set(label, so + 1);
     } else train.push(i);
   }
-  for (const [label, count] of taken) {
-    if (count < perClass) {
-      throw new RangeError(
-        `Cannot split images as each class must have more than ${perClass}: class ${label} has ${count}`,
-      );
-    }
-  }
   return { train: pickImages(all, train), test: pickImages(all, test) };
+}
+
+function readPng(file: string): PNG {
+  try {
+    return PNG.sync.read(readFileSync(file));
+  } catch (error) {
+    throw new SyntaxError(
+      `Cannot read CIFAR-10 as ${file} must be a whole PNG file: ${
+        (error as Error).message
+      }; install its package anew`,
+    );
+  }
 }
 
 /** Images of a PNG whose rows are the images, with their labels. */
 function readCifarFile(file: string, labels: Uint8Array): Images {
-  const { width, height, data } = PNG.sync.read(readFileSync(file));
+  const { width, height, data } = readPng(file);
   if (width !== 1024 || height !== labels.length) {
     throw new SyntaxError(
       `Cannot read CIFAR-10 as ${file} must have rows of 1024 pixels, one for each of ${labels.length} labels: ${width} x ${height}`,

@@ -226,7 +226,12 @@ export function resolveVit(config: VitConfig): ResolvedVit {
     );
   }
   const ratios = perBlock("mlpRatio", config.mlpRatio ?? 4, numLayers);
-  const mlpSizes = ratios.map((ratio) => ratio * hiddenSize);
+  // 60 / 26 * 26 is not 60: a product within rounding of a whole number is that number.
+  const mlpSizes = ratios.map((ratio) => {
+    const size = ratio * hiddenSize;
+    const whole = Math.round(size);
+    return Math.abs(size - whole) <= 1e-9 * whole ? whole : size;
+  });
   mlpSizes.forEach((size, i) =>
     check(`mlpRatio hiddenSize of block ${i}`, size)
   );

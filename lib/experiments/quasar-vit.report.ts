@@ -8,7 +8,21 @@ import {
   type ResultTable,
 } from "../core/runs.ts";
 import { mean, pairedDifference } from "../core/stats.ts";
-import { PUBLISHED, QUASAR_POINTS } from "../quasar-vit/mod.ts";
+import {
+  baseFps,
+  calibrate,
+  type Constants,
+  deit,
+  DESIGNS,
+  PUBLISHED,
+  QUASAR_POINTS,
+  sensitivity,
+  UNCALIBRATED,
+  withValues,
+  YOSYS_LUTS,
+  ZCU102,
+} from "../quasar-vit/mod.ts";
+import type { Config, Setting } from "./quasar-vit.ts";
 
 const RESOURCES: Record<string, string> = {
   dsp: "DSP",
@@ -29,6 +43,26 @@ const ENVELOPES: Record<string, string> = {
   peakGmacs: "four products a block and cycle",
   factor3Gmacs: "three products",
   sustainedGmacs: "the rate of Auto-ViT-Acc",
+};
+
+/** The constants of the model in words. */
+const CONSTANTS: Record<keyof Constants, string> = {
+  usableLutRatio: "share of the LUTs that can be used",
+  lutPerDsp3: "LUTs of a block with three products",
+  lutPerDsp4: "LUTs of a block with four products",
+  lutPerAtom: "LUTs of a product outside blocks",
+  sustainedRatio: "share of the cycles in which the engine advances (eta)",
+  hostNsPerElement: "time of the host for an element",
+  inputPortBits: "port of the inputs",
+  weightPortBits: "port of the weights",
+  outputPortBits: "port of the outputs",
+  accumulatorBits: "accumulator",
+  bram18Bits: "block of memory",
+};
+/** What is tuned, in words. */
+const TUNED: Record<keyof Setting, string> = {
+  learningRate: "learning rate",
+  layerScale: "first factor",
 };
 
 /** Values per seed of a metric, or of the mean of several. */
@@ -70,6 +104,20 @@ function setsOf(arms: ArmSummary[]): string[] {
 const maybe = (arms: ArmSummary[], set: string, part: string) =>
   arms.find(({ id }) => id === `${set}/${part}`);
 
+/** What of the best settings is the smallest or the largest that tuning tried. */
+function atEdge(
+  { config, metrics }: ArmSummary,
+  kind: "scaled" | "unscaled",
+): string[] {
+  const settings = (config.tuning as unknown as Config["tuning"])[kind];
+  return (["learningRate", "layerScale"] as const).filter((name) => {
+    const tried = settings.flatMap((setting) => setting[name] ?? []);
+    const metric = `${kind}${name[0].toUpperCase()}${name.slice(1)}`;
+    return new Set(tried).size > 1 &&
+      [Math.min(...tried), Math.max(...tried)].includes(metrics[metric].mean);
+  }).map((name) => TUNED[name]);
+}
+
 /** The mean and half the width of its interval, where there is one. */
 function spread(arm: ArmSummary, name: string): string {
   const { mean, low, high, n } = arm.metrics[name];
@@ -83,6 +131,20 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
   const own = (part: string) => findArm(arms, `${FASHION}/${part}`);
   const [scaled, unscaled] = [own("scaled"), own("unscaled")];
   const [alone, search] = [own("alone"), own("search")];
+  const tune = maybe(arms, FASHION, "tune");
+  const edges = (["scaled", "unscaled"] as const).flatMap((kind) => {
+    const names = tune === undefined ? [] : atEdge(tune, kind);
+    return names.length === 0
+      ? []
+      : `${names.join(" and ")} ${
+        kind === "scaled" ? "with" : "without"
+      } layer scaling`;
+  });
+  const inherited = difference(
+    alone,
+    SIZES.map((size) => `${size}Inherited`),
+    SIZES.map((size) => `${size}Alone`),
+  );
   const policy = (better: string, worse: string): Measurement => ({
     ...difference(
       search,
@@ -106,19 +168,25 @@ export function measure(arms: ArmSummary[]): Record<string, Measurement> {
       unit: "points",
       note: `${scaled.config.sampled} random sub-networks, inherited: ${
         at(scaled, "accuracy").toFixed(2)
-      } % with, ${at(unscaled, "accuracy").toFixed(2)} % without`,
+      } % with, ${at(unscaled, "accuracy").toFixed(2)} % without${
+        edges.length === 0
+          ? ""
+          : `; best at the edge of the grid: ${edges.join(", ")}`
+      }`,
     },
     "quasar-vit-inherited": {
-      ...difference(
-        alone,
-        SIZES.map((size) => `${size}Inherited`),
-        SIZES.map((size) => `${size}Alone`),
-      ),
-      note: SIZES.map((size) =>
-        `${size}: inherited ${
-          at(alone, `${size}Inherited`).toFixed(1)
-        } %, alone ${at(alone, `${size}Alone`).toFixed(1)} %`
-      ).join("; "),
+      ...inherited,
+      note: `${
+        inherited.high < 0
+          ? "inherited weights lose: the whole interval lies below 0; "
+          : ""
+      }${
+        SIZES.map((size) =>
+          `${size}: inherited ${
+            at(alone, `${size}Inherited`).toFixed(1)
+          } %, alone ${at(alone, `${size}Alone`).toFixed(1)} %`
+        ).join("; ")
+      }`,
     },
     "quasar-vit-rows": policy("row-wise", "layer-wise"),
     "quasar-vit-layers": policy("layer-wise", "uniform"),
@@ -163,28 +231,31 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
       id: "quasar-vit-supernets",
       title: "Ways to train a supernet",
       caption:
-        `Test accuracy with inherited weights, intervals of 95 % over seeds: ${alone.config.sampled} sub-networks drawn at random, the same for all, and both extremes. As many passes of sub-networks for each; the sandwich rule has the largest, the smallest and two others in a step. Settings are chosen on validation images, as many tried with and without layer scaling.`,
+        `Test accuracy with inherited weights, intervals of 95 % over seeds: ${alone.config.sampled} sub-networks drawn at random, the same for all, and both extremes. As many passes of sub-networks for each; the sandwich rule has the largest, the smallest and two others in a step. Settings are chosen on validation images, as many tried with and without layer scaling; what is best at the edge of the grid might be better beyond it. CPU times are of the run until the training ends, reading the data included.`,
       columns: [
         "data",
         "supernet",
         "learning rate",
         "first factor",
+        "best at the edge of the grid",
         "random ones (%)",
         "largest (%)",
         "smallest (%)",
-        "training (s of the processor)",
+        "CPU of the run (s)",
       ],
       rows: sets.flatMap((set) =>
         Object.entries(SUPERNETS).flatMap(([part, name]) => {
           const net = maybe(arms, set, part);
           if (net === undefined) return [];
-          const { metrics } = findArm(arms, `${set}/tune`);
+          const tune = findArm(arms, `${set}/tune`);
+          const { metrics } = tune;
           const kind = part === "unscaled" ? part : "scaled";
           return [[
             set,
             name,
             metrics[`${kind}LearningRate`].mean,
             part === "unscaled" ? null : metrics.scaledLayerScale.mean,
+            atEdge(tune, kind).join(", ") || null,
             spread(net, "accuracy"),
             spread(net, "largest"),
             spread(net, "smallest"),
@@ -305,7 +376,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
       id: "quasar-vit-deit",
       title: "DeiT on the ZCU102, by the model",
       caption:
-        "Two constants are calibrated on published speeds of DeiT-B (10.0 and 56.8 FPS), so DeiT-B with 4-bit rows is no prediction.",
+        "Two constants are calibrated on published speeds of DeiT-B (10.0 and 56.8 FPS), so DeiT-B with 4-bit rows is no prediction. The LUTs of the model are a lower bound (see the table of LUTs), so speeds are upper bounds.",
       columns: [
         "model",
         "MACs (G)",
@@ -325,7 +396,11 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
       id: "quasar-vit-published",
       title: "Published designs and the model",
       caption:
-        "Rows of calibration fit by construction; the others test the model, and only say that a target was met.",
+        `Rows of calibration fit by construction; the others test the model, and only say that a target was met. The rows of the unquantised baseline and of VAQF are bounds by the rate of products and the host: the model of tiles is not used for them. A product of the baseline turns out to take ${
+          at(fpga, "dspPerBaselineMac").toFixed(2)
+        } blocks; the engine advances in ${
+          (100 * at(fpga, "sustainedRatio")).toFixed(1)
+        } % of the cycles.`,
       columns: ["design", "published (FPS)", "model (FPS)", "use", "source"],
       rows: PUBLISHED.map(({ id, system, fps, relation, use, source }) => [
         system,
@@ -335,6 +410,7 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
         source,
       ]),
     },
+    ...modelTables(fpga),
     {
       id: "quasar-vit-envelope",
       title: "What could run at the paper's three speeds",
@@ -354,6 +430,127 @@ export function tables(arms: ArmSummary[]): ResultTable[] {
         ...["peakGmacs", "factor3Gmacs", "sustainedGmacs", "modelGmacs"].map((
           name,
         ) => two(at(fpga, `${name} ${fps}`))),
+      ]),
+    },
+  ];
+}
+
+/** On what the model of the FPGA rests: its constants, its LUTs beside those of synthesis, other constants. */
+function modelTables(fpga: ArmSummary): ResultTable[] {
+  const { constants, dspPerBaselineMac } = calibrate();
+  const wanted = PUBLISHED.find(({ id }) => id === "auto-vit-acc")!;
+  const counted = withValues(UNCALIBRATED, YOSYS_LUTS, "Yosys");
+  const { vaqf, autoVitAcc } = DESIGNS;
+  const one = (x: number) => Number(x.toFixed(1));
+  const sizes = ["tiny", "small", "base"] as const;
+  const variants = sensitivity(
+    Object.fromEntries(sizes.map((size) => [size, deit(size)])),
+  );
+  return [
+    {
+      id: "quasar-vit-constants",
+      title: "Constants of the model",
+      caption:
+        "Calibrated values as recorded; the others as the model has them. Recalled: believed, not read again; derived: own counting; assumed: our choice.",
+      columns: ["constant", "value", "unit", "standing", "source"],
+      rows: [
+        ...(Object.keys(CONSTANTS) as (keyof Constants)[]).map((name) => {
+          const { value, unit, standing, source } = constants[name];
+          const shown = name === "sustainedRatio"
+            ? Number(at(fpga, name).toFixed(4))
+            : value;
+          return [CONSTANTS[name], shown, unit, standing, source];
+        }),
+        [
+          "blocks of a product of the unquantised baseline",
+          two(at(fpga, "dspPerBaselineMac")),
+          dspPerBaselineMac.unit,
+          dspPerBaselineMac.standing,
+          dspPerBaselineMac.source,
+        ],
+        [
+          "rows of Auto-ViT-Acc that take two products (share)",
+          autoVitAcc.ratio8,
+          "",
+          autoVitAcc.standing,
+          autoVitAcc.source,
+        ],
+        ...[8, 6].map((bits) => [
+          `LUTs of a product of VAQF, activations of ${bits} bits`,
+          vaqf.lutPerProduct(bits),
+          "LUT",
+          vaqf.standing,
+          vaqf.source,
+        ]),
+        ...([["dsp", "DSP"], ["lut", "LUT"], ["bram18", "18 Kb"]] as const)
+          .map(([name, unit]) => [
+            `${RESOURCES[name === "bram18" ? "bram" : name]} of the board`,
+            ZCU102[name],
+            unit,
+            ZCU102.standing,
+            ZCU102.source,
+          ]),
+        [
+          "clock",
+          ZCU102.freqHz / 1e6,
+          "MHz",
+          ZCU102.standing,
+          ZCU102.source,
+        ],
+      ],
+    },
+    {
+      id: "quasar-vit-luts",
+      title: "LUTs of the engine, by the model and by synthesis",
+      caption:
+        `The model's are a lower bound: it leaves out lane repair, the joining of 8-bit rows, packing and multiplexers. The largest speed is that of an engine that advances in every cycle, on ${
+          100 * UNCALIBRATED.usableLutRatio.value
+        } % of the LUTs; the model is calibrated on ${
+          wanted.fps.toFixed(1)
+        } FPS.${
+          baseFps(ZCU102, counted) < wanted.fps
+            ? " With Yosys's counts the board stays below that, so every modelled speed is an upper bound."
+            : ""
+        }`,
+      columns: [
+        "LUTs",
+        "block of three products",
+        "block of four products",
+        "product in LUTs",
+        "largest speed of DeiT-B with these LUTs (FPS)",
+      ],
+      rows: ([
+        ["model", UNCALIBRATED],
+        ["Yosys", counted],
+      ] as const).map(([name, own]) => [
+        name,
+        own.lutPerDsp3.value,
+        own.lutPerDsp4.value,
+        own.lutPerAtom.value,
+        one(baseFps(ZCU102, own)),
+      ]),
+    },
+    {
+      id: "quasar-vit-sensitivity",
+      title: "What rests on assumed constants",
+      caption: `Each variant is calibrated anew on ${
+        wanted.fps.toFixed(1)
+      } FPS of DeiT-B; where an engine that advances in every cycle is slower than that, it cannot reach the row and says nothing about others. Rows of 4 bits.`,
+      columns: [
+        "variant",
+        "largest speed of DeiT-B (FPS)",
+        "share of the cycles (eta)",
+        "DeiT-tiny (FPS)",
+        "DeiT-small (FPS)",
+        "DeiT-base (FPS)",
+      ],
+      rows: variants.map(({ name, largestFps, calibrated }) => [
+        name,
+        one(largestFps),
+        ...(calibrated === null ? Array(4).fill("cannot reach") : [
+          two(calibrated.constants.sustainedRatio.value),
+          ...sizes.map((size) => one(calibrated.fps[size])),
+        ]),
       ]),
     },
   ];

@@ -12,7 +12,9 @@
  *     U     = 3 D3 + 4 D4 + U_lut          LUT   = c3 D3 + c4 D4 + c_l U_lut
  *
  * Where we deviate: VAQF reads the inputs again for every tile of outputs; here they stay in block memory, which the shapes of
- * DeiT allow on this chip, so they are read once per product.
+ * DeiT allow on this chip, so they are read once per product. L_cmp rounds up once per tile; the family's form rounds up for
+ * every token, F ceil(Tn (Tm + n8) / U). So an array wider than a token's products takes up more than one token per cycle here,
+ * although `resources` gives the buffers ports for one: small tiles are modelled too fast.
  *
  * | symbol | identifier | unit |
  * | --- | --- | --- |
@@ -24,7 +26,8 @@
  *
  * Scope: modelled. No placement, no timing closure, no flip-flops, no power. Two constants are calibrated on two published rows
  * of DeiT-B (`calibrate`): the sustained ratio on 56.8 FPS, the blocks of a product of the unquantised baseline on 10.0 FPS.
- * They are therefore no test of the model; every other row is (`PUBLISHED`, `predictions`).
+ * They are therefore no test of the model; every other row is (`PUBLISHED`, `predictions`). The rows of the unquantised baseline
+ * and of VAQF are bounds by the rate of products and the host (`baseMs`), without tiles.
  */
 import { ACTIVATION_BITS, type PackingFactor } from "./packing.ts";
 import {
@@ -105,21 +108,21 @@ export const UNCALIBRATED: Constants = {
     value: 48,
     unit: "LUT",
     source:
-      "three lanes, each an addition of 13 bits in a tree of carry chains and a share of the accumulator",
-    standing: "derived",
+      "lower bound: three lanes, each 13 bits of an adder tree and an eighth of the accumulator; without lane repair, joining of 8-bit rows, packing and multiplexers; Yosys counts 83",
+    standing: "assumed",
   },
   lutPerDsp4: {
     value: 64,
     unit: "LUT",
-    source: "as lutPerDsp3 with four lanes",
-    standing: "derived",
+    source: "lower bound: as lutPerDsp3 with four lanes; Yosys counts 107",
+    standing: "assumed",
   },
   lutPerAtom: {
     value: 40,
     unit: "LUT",
     source:
-      "three additions of 8 bits multiply 4 by 6 bits, and 16 for its addition as in a lane",
-    standing: "derived",
+      "lower bound: three additions of 8 bits multiply 4 by 6 bits, and 16 as in a lane; without joining of 8-bit rows and multiplexers; Yosys counts 84",
+    standing: "assumed",
   },
   sustainedRatio: {
     value: 1,
@@ -169,6 +172,12 @@ export const UNCALIBRATED: Constants = {
     standing: "recalled",
   },
 };
+
+/**
+ * LUTs of the same three by synthesis: `countCells` of one element of four columns (Yosys, synth_xilinx -family xcup), whose
+ * registers and accumulators it counts as well.
+ */
+export const YOSYS_LUTS = { lutPerDsp3: 83, lutPerDsp4: 107, lutPerAtom: 84 };
 
 /** The engine: how many products of each kind it holds, and its tile. */
 export interface Engine {
@@ -433,6 +442,56 @@ function candidateEngines(
     );
 }
 
+/** An engine, or what the budget lacks for its smallest tile: resources, or "products" if it holds none. */
+export type Fit =
+  | { engine: Engine }
+  | { engine: null; lacks: string[]; why: string };
+
+/**
+ * The engine with the least latency for a sub-network within a budget, or what the budget lacks.
+ *
+ * @throws {RangeError} if the budget or the sub-network is none
+ */
+export function tryEngine(
+  subnet: Subnet,
+  task: Task,
+  budget: Budget,
+  constants: Constants,
+  factor: PackingFactor = 4,
+): Fit {
+  const work = workOf(subnet, task);
+  let best: Engine | undefined;
+  let least = Infinity;
+  for (
+    const engine of candidateEngines(work, task, budget, constants, factor)
+  ) {
+    const { cycles } = cyclesOf(work, engine, constants);
+    if (cycles < least) [best, least] = [engine, cycles];
+  }
+  if (best !== undefined) return { engine: best };
+  const smallest: Engine = {
+    ...largestArray(budget, constants, factor),
+    tileOutputs: TILE_OUTPUTS[0],
+    tileInputs: TILE_INPUTS[0],
+  };
+  const needed = resourcesOf(smallest, work, task, constants);
+  const lacks = exceeded(needed, budget, constants);
+  return {
+    engine: null,
+    lacks: lacks.length === 0 ? ["products"] : lacks,
+    why:
+      `the budget must hold its smallest tile (${smallest.tileOutputs} x ${smallest.tileInputs}) and one product: ${
+        lacks.length === 0
+          ? `${budget.dsp} DSP, ${budget.lut} LUT hold no product`
+          : lacks.map((name) =>
+            `${name} ${needed[name as keyof Resources]} of ${
+              budget[name as keyof Resources]
+            }`
+          ).join(", ")
+      }`,
+  };
+}
+
 /**
  * The engine with the least latency for a sub-network within a budget.
  *
@@ -445,33 +504,10 @@ export function fitEngine(
   constants: Constants,
   factor: PackingFactor = 4,
 ): Engine {
-  const work = workOf(subnet, task);
-  let best: Engine | undefined;
-  let least = Infinity;
-  for (
-    const engine of candidateEngines(work, task, budget, constants, factor)
-  ) {
-    const { cycles } = cyclesOf(work, engine, constants);
-    if (cycles < least) [best, least] = [engine, cycles];
-  }
-  if (best !== undefined) return best;
-  const smallest: Engine = {
-    ...largestArray(budget, constants, factor),
-    tileOutputs: TILE_OUTPUTS[0],
-    tileInputs: TILE_INPUTS[0],
-  };
-  const needed = resourcesOf(smallest, work, task, constants);
-  const lacks = exceeded(needed, budget, constants);
+  const fit = tryEngine(subnet, task, budget, constants, factor);
+  if (fit.engine !== null) return fit.engine;
   throw new RangeError(
-    `Cannot fit an engine as the budget must hold its smallest tile (${smallest.tileOutputs} x ${smallest.tileInputs}) and one product: ${
-      lacks.length === 0
-        ? `${budget.dsp} DSP, ${budget.lut} LUT hold no product`
-        : lacks.map((name) =>
-          `${name} ${needed[name as keyof Resources]} of ${
-            budget[name as keyof Resources]
-          }`
-        ).join(", ")
-    }; give a larger budget`,
+    `Cannot fit an engine as ${fit.why}; give a larger budget`,
   );
 }
 
@@ -550,7 +586,7 @@ const AUTO_VIT_ACC = deit("base", DESIGNS.autoVitAcc.ratio8);
 
 const published = (id: string) => PUBLISHED.find((row) => row.id === id)!.fps;
 
-/** Milliseconds of DeiT-B when U products advance per cycle, and nothing else waits. */
+/** Milliseconds of DeiT-B when U products advance per cycle, and nothing else waits: a bound without tiles and ports. */
 function baseMs(U: number, budget: Budget, constants: Constants): number {
   const cycles = macs(deit("base"), IMAGENET) /
     (constants.sustainedRatio.value * U);
@@ -575,6 +611,30 @@ function withValue(
   return { ...constants, [name]: { ...constants[name], value, source } };
 }
 
+/** A copy with other values of the same standing, and where they come from. */
+export function withValues(
+  constants: Constants,
+  values: Partial<Record<keyof Constants, number>>,
+  source: string,
+): Constants {
+  return Object.entries(values).reduce(
+    (own, [name, value]) =>
+      withValue(own, name as keyof Constants, value, source),
+    constants,
+  );
+}
+
+/** Frames per second of Auto-ViT-Acc's DeiT-B on an engine that advances in a share `eta` of the cycles; 1 is the largest speed. */
+export function baseFps(
+  budget: Budget = ZCU102,
+  constants: Constants = UNCALIBRATED,
+  eta = 1,
+): number {
+  const own = withValue(constants, "sustainedRatio", eta, "given");
+  const engine = fitEngine(AUTO_VIT_ACC, IMAGENET, budget, own);
+  return latency(AUTO_VIT_ACC, IMAGENET, engine, budget, own).fps;
+}
+
 /**
  * The constants with eta solved for by bisection on the whole model from Auto-ViT-Acc's DeiT-B (56.8 FPS), then the blocks of an
  * unquantised product from the baseline (10.0 FPS).
@@ -587,11 +647,7 @@ export function calibrate(
 ): Calibrated {
   const source =
     "calibrated on 56.8 FPS of Auto-ViT-Acc's DeiT-B, taken as 4-bit rows";
-  const fps = (eta: number) => {
-    const own = withValue(constants, "sustainedRatio", eta, source);
-    const engine = fitEngine(AUTO_VIT_ACC, IMAGENET, budget, own);
-    return latency(AUTO_VIT_ACC, IMAGENET, engine, budget, own).fps;
-  };
+  const fps = (eta: number) => baseFps(budget, constants, eta);
   const wanted = published("auto-vit-acc");
   if (fps(1) < wanted) {
     throw new RangeError(
@@ -727,11 +783,20 @@ export function feasibility(
   });
 }
 
-/** Speeds under other host times and LUT shares, each calibrated anew: what rests on the assumed constants. */
+/** Speeds under other constants. */
+export interface Variant {
+  name: string;
+  /** Largest speed of the calibrated row, by an engine that never waits. */
+  largestFps: number;
+  /** Calibrated anew; null where no share of cycles reaches the calibrated row. */
+  calibrated: { constants: Constants; fps: Record<string, number> } | null;
+}
+
+/** Speeds under other host times, LUT shares and LUTs, each calibrated anew where it can be: what rests on the assumed constants. */
 export function sensitivity(
   subnets: Record<string, Subnet>,
   budget: Budget = ZCU102,
-): { name: string; constants: Constants; fps: Record<string, number> }[] {
+): Variant[] {
   const variants: [string, Partial<Record<keyof Constants, number>>][] = [
     ["as assumed", {}],
     ["host twice as fast", {
@@ -742,28 +807,32 @@ export function sensitivity(
       usableLutRatio: 0.9,
       hostNsPerElement: UNCALIBRATED.hostNsPerElement.value * 1.2,
     }],
-    ["an atom in LUTs at half the cost", {
+    ["a product in LUTs at half the cost", {
       lutPerAtom: UNCALIBRATED.lutPerAtom.value / 2,
+    }],
+    ["host half as fast", {
+      hostNsPerElement: UNCALIBRATED.hostNsPerElement.value * 2,
+    }],
+    ["70 % of the LUTs usable", { usableLutRatio: 0.7 }],
+    ["LUTs as Yosys counts them", YOSYS_LUTS],
+    ["LUTs as Yosys counts them, all usable", {
+      ...YOSYS_LUTS,
+      usableLutRatio: 1,
     }],
   ];
   return variants.map(([name, values]) => {
-    let own = UNCALIBRATED;
-    for (const [key, value] of Object.entries(values)) {
-      own = withValue(own, key as keyof Constants, value, name);
+    const own = withValues(UNCALIBRATED, values, name);
+    const largestFps = baseFps(budget, own);
+    if (largestFps < published("auto-vit-acc")) {
+      return { name, largestFps, calibrated: null };
     }
     const { constants } = calibrate(budget, own);
-    return {
-      name,
-      constants,
-      fps: Object.fromEntries(
-        Object.entries(subnets).map(([id, subnet]) => {
-          const engine = fitEngine(subnet, IMAGENET, budget, constants);
-          return [
-            id,
-            latency(subnet, IMAGENET, engine, budget, constants).fps,
-          ];
-        }),
-      ),
-    };
+    const fps = Object.fromEntries(
+      Object.entries(subnets).map(([id, subnet]) => {
+        const engine = fitEngine(subnet, IMAGENET, budget, constants);
+        return [id, latency(subnet, IMAGENET, engine, budget, constants).fps];
+      }),
+    );
+    return { name, largestFps, calibrated: { constants, fps } };
   });
 }

@@ -14,9 +14,9 @@ import {
   type Constants,
   type Engine,
   exceeded,
-  fitEngine,
   latency,
   resources,
+  tryEngine,
 } from "./fpga.ts";
 import {
   checkSpace,
@@ -71,7 +71,12 @@ export interface EvolutionOptions extends SearchOptions {
   shapeMutation?: number;
 }
 
-/** Limits of latency, resources and bit operations, each optional, on a fixed engine or on the best one per sub-network. */
+/**
+ * Limits of latency, resources and bit operations, each optional, on a fixed engine or on the best one per sub-network. A
+ * sub-network that no engine of the budget can run breaks the limit of what the budget lacks.
+ *
+ * @throws {RangeError} if a limit is not a number
+ */
 export function hardwareLimits(
   task: Task,
   budget: Budget,
@@ -83,12 +88,22 @@ export function hardwareLimits(
     engine?: Engine;
   } = {},
 ): Limits {
+  for (const [name, value] of Object.entries({ minFps, maxBitOps })) {
+    if (value === undefined || value >= 0) continue;
+    throw new RangeError(
+      `Cannot limit a search as ${name} must be a number from 0: ${value}`,
+    );
+  }
   return (subnet) => {
     if (maxBitOps !== undefined && bitOps(subnet, task) > maxBitOps) {
       return "bit operations";
     }
     if (minFps === undefined && engine === undefined) return null;
-    const own = engine ?? fitEngine(subnet, task, budget, constants);
+    const fit = engine === undefined
+      ? tryEngine(subnet, task, budget, constants)
+      : { engine };
+    if (fit.engine === null) return fit.lacks[0];
+    const own = fit.engine;
     const over = exceeded(
       resources(own, subnet, task, constants),
       budget,

@@ -7,8 +7,10 @@
 import { fold, type Key, uniform } from "../core/rng.ts";
 import type { BlockShape, Subnet } from "./workload.ts";
 
+const POLICIES = ["row-wise", "layer-wise", "uniform"] as const;
+
 /** How precision may differ: by row within blocks, by block, or not at all. */
-export type PrecisionPolicy = "row-wise" | "layer-wise" | "uniform";
+export type PrecisionPolicy = typeof POLICIES[number];
 
 export interface Space {
   dims: readonly number[];
@@ -50,6 +52,14 @@ export function allowedRatios(
 
 /** Throws unless every set has a choice and every choice can be. */
 export function checkSpace(space: Space): void {
+  const { policy = "row-wise" } = space;
+  if (!POLICIES.includes(policy)) {
+    throw new RangeError(
+      `Cannot search as the policy of precision must be ${
+        POLICIES.join(", ")
+      }: ${policy}`,
+    );
+  }
   for (
     const name of ["dims", "depths", "heads", "mlpRatios", "ratios"] as const
   ) {

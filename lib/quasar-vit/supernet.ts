@@ -12,7 +12,8 @@
  *
  * so a network trained alone is the same with one sub-network that is as large as its masters.
  *
- * Scope: backbone of `core/vit.ts`; activations are rounded by the range of the batch, in training and after.
+ * Scope: backbone of `core/vit.ts`; activations are rounded by the range of the batch, in training and after. The two products
+ * of attention are computed in floats, although `workload.ts` costs them with 6 bits on both sides.
  */
 import { augment, type Images, pickImages } from "../core/images.ts";
 import { adamW, cosine, warmup } from "../core/optim.ts";
@@ -220,6 +221,23 @@ export function inherit(supernet: Supernet, subnet: Subnet): Supernet {
   return { ...supernet, largest: subnet, masters, loss: [] };
 }
 
+/** Throws unless there are images of the backbone's size. */
+function checkImages(
+  { imageSize: S, channels }: Backbone,
+  { count, height, width, channels: C }: Images,
+  what: string,
+): void {
+  if (count < 1) {
+    throw new RangeError(
+      `Cannot ${what} as there must be at least one image: ${count}`,
+    );
+  }
+  if (height === S && width === S && C === channels) return;
+  throw new RangeError(
+    `Cannot ${what} as images must be ${S} x ${S} with ${channels} channels: ${height} x ${width} with ${C}; scale them or change the backbone`,
+  );
+}
+
 function checkTraining(
   { backbone, largest }: Supernet,
   data: Images,
@@ -232,12 +250,8 @@ function checkTraining(
       `Cannot train a supernet as ${name} must be a positive whole number: ${value}`,
     );
   }
-  const { imageSize: S, channels, numClasses } = config;
-  if (data.height !== S || data.width !== S || data.channels !== channels) {
-    throw new RangeError(
-      `Cannot train a supernet as images must be ${S} x ${S} with ${channels} channels: ${data.height} x ${data.width} with ${data.channels}; scale them or change the backbone`,
-    );
-  }
+  const { numClasses } = config;
+  checkImages(backbone, data, "train a supernet");
   if (teacher !== undefined && teacher.length !== data.count * numClasses) {
     throw new RangeError(
       `Cannot train a supernet as the teacher must give ${numClasses} logits for each of ${data.count} images: ${teacher.length} numbers`,
@@ -364,7 +378,11 @@ export function trainAlone(
   return trainMasters(start, data, () => [subnet], options);
 }
 
-/** Logits of a sub-network on images, [N, K] one row after the other. */
+/**
+ * Logits of a sub-network on images, [N, K] one row after the other.
+ *
+ * @throws {RangeError} if images are not the backbone's, or a logit is not finite; the message names the image
+ */
 export function subnetLogits(
   supernet: Supernet,
   subnet: Subnet,
@@ -373,6 +391,12 @@ export function subnetLogits(
     {},
 ): Float32Array {
   const { numClasses: K, patchSize } = supernet.backbone;
+  checkImages(supernet.backbone, data, "run a sub-network");
+  if (!Number.isSafeInteger(batch) || batch < 1) {
+    throw new RangeError(
+      `Cannot run a sub-network as batch must be a positive whole number: ${batch}`,
+    );
+  }
   const logits = new Float32Array(data.count * K);
   for (let from = 0; from < data.count; from += batch) {
     const count = Math.min(batch, data.count - from);
@@ -387,6 +411,14 @@ export function subnetLogits(
         return subnetForward(supernet, subnet, x, { quantized }).dataSync();
       }),
       from * K,
+    );
+  }
+  const bad = logits.findIndex((x) => !Number.isFinite(x));
+  if (bad >= 0) {
+    throw new RangeError(
+      `Cannot use logits as they must be finite: ${logits[bad]} for class ${
+        bad % K
+      } of image ${Math.floor(bad / K)}; training has diverged`,
     );
   }
   return logits;

@@ -11,7 +11,8 @@
  * | r | ratio8 | share of rows with 8-bit weights, the others have 4 bits |
  *
  * Scope: all matrix products of patch embedding, blocks and head, and the elements that LayerNorm, Softmax and GELU touch.
- * Patch embedding and head have 8-bit weights (assumed: usual for first and last layers).
+ * Patch embedding and head have 8-bit weights (assumed: usual for first and last layers). The two products of attention are
+ * costed with 6 bits on both sides, although `supernet.ts` computes them in floats: accuracy is that of finer products.
  */
 import { ACTIVATION_BITS } from "./packing.ts";
 

@@ -7,7 +7,13 @@
 import { augment, type Images, pickImages } from "../core/images.ts";
 import { attention, klDivergence } from "../core/nn.ts";
 import { adamW, cosine, warmup } from "../core/optim.ts";
-import { fold, type Key, permutation, uniform } from "../core/rng.ts";
+import {
+  fold,
+  type Key,
+  key as newKey,
+  permutation,
+  uniform,
+} from "../core/rng.ts";
 import {
   type ParamTree,
   type Scalar,
@@ -61,7 +67,10 @@ export type ExampleLevel =
     aside?: number;
     /** Share of all examples that each round swaps; default 0.05 (released code). */
     swap?: number;
-    /** Rounds, evenly over the first half of training; default 5 (released code). */
+    /**
+     * Rounds, evenly over the first half of training; default 5 (released code). At most as many as epochs; those that fall
+     * on one epoch are one, and the first epoch has none.
+     */
     rounds?: number;
     /** Whether a round counts only since the last one, as the released code; default true. */
     window?: boolean;
@@ -228,10 +237,72 @@ function epochExamples(
   }
 }
 
+/** Throws unless there are images of the model's size. */
+function checkImages(
+  { imageSize: S, channels }: ReturnType<typeof resolveVit>,
+  { count, height, width, channels: C }: Images,
+  what: string,
+): void {
+  if (count < 1) {
+    throw new RangeError(
+      `Cannot ${what} as there must be at least one image: ${count}`,
+    );
+  }
+  if (height === S && width === S && C === channels) return;
+  throw new RangeError(
+    `Cannot ${what} as images must be ${S} x ${S} with ${channels} channels: ${height} x ${width} with ${C}; scale them or change the model`,
+  );
+}
+
+function checkExamples(
+  level: ExampleLevel,
+  count: number,
+  epochs: number,
+): void {
+  switch (level.kind) {
+    case "all":
+      return;
+    case "fixed": {
+      const { examples } = level;
+      if (examples.length === 0) {
+        throw new RangeError(
+          "Cannot train as the fixed examples must be at least one: 0",
+        );
+      }
+      const bad = Array.from(examples).findIndex((e) =>
+        !Number.isInteger(e) || e < 0 || e >= count
+      );
+      if (bad < 0) return;
+      throw new RangeError(
+        `Cannot train as fixed examples must be whole numbers from 0 to ${
+          count - 1
+        }: ${examples[bad]} at place ${bad}`,
+      );
+    }
+    case "random":
+      return void setAside(count, level.aside, newKey(0));
+    case "rounds": {
+      const { aside = 0.2, swap = 0.05, rounds = 5 } = level;
+      const { active, pool } = setAside(count, aside, newKey(0));
+      if (!Number.isInteger(rounds) || rounds < 0 || rounds > epochs) {
+        throw new RangeError(
+          `Cannot train as rounds must be a whole number from 0 to the epochs: ${rounds} rounds, ${epochs} epochs; give fewer rounds or more epochs`,
+        );
+      }
+      const most = Math.min(active.length, pool.length);
+      if (!(swap >= 0) || Math.round(count * swap) > most) {
+        throw new RangeError(
+          `Cannot train as swap must be a share from 0 that both parts have: ${swap} of ${count} examples, ${active.length} are trained on, ${pool.length} set aside`,
+        );
+      }
+    }
+  }
+}
+
 function checkOptions(
   config: VitConfig,
   data: Images,
-  { epochs, batchSize = 64, levels = {}, mixup = 0 }: TrainOptions,
+  { epochs, batchSize = 64, levels = {}, ...options }: TrainOptions,
 ): void {
   for (const [name, value] of Object.entries({ epochs, batchSize })) {
     if (!Number.isSafeInteger(value) || value < 1) {
@@ -240,12 +311,9 @@ function checkOptions(
       );
     }
   }
-  const { imageSize: S, channels, numClasses } = resolveVit(config);
-  if (data.height !== S || data.width !== S || data.channels !== channels) {
-    throw new RangeError(
-      `Cannot train as images must be ${S} x ${S} with ${channels} channels: ${data.height} x ${data.width} with ${data.channels}; scale them or change the model`,
-    );
-  }
+  const resolved = resolveVit(config);
+  const { numClasses } = resolved;
+  checkImages(resolved, data, "train");
   const beyond = data.labels.findIndex((label) => label >= numClasses);
   if (beyond >= 0) {
     throw new RangeError(
@@ -257,11 +325,13 @@ function checkOptions(
   const { tokens, connections } = levels;
   if (tokens !== undefined) {
     checkShare("tokens", tokens.keep);
-    const last = resolveVit(config).numLayers - 1;
-    const outside = tokens.blocks.find((b) => !(b >= 0 && b <= last));
+    const last = resolved.numLayers - 1;
+    const outside = tokens.blocks.find((b) =>
+      !Number.isInteger(b) || b < 0 || b > last
+    );
     if (outside !== undefined) {
       throw new RangeError(
-        `Cannot drop tokens as their blocks must be from 0 to ${last}: ${outside}`,
+        `Cannot drop tokens as their blocks must be whole numbers from 0 to ${last}: ${outside}`,
       );
     }
   }
@@ -271,8 +341,15 @@ function checkOptions(
       "Cannot prune connections without tokens as the blocks that choose them are the plan's: give tokens, with keep 1 for all",
     );
   }
-  if (mixup < 0 || mixup > 1) {
-    throw new RangeError(`Cannot train as mixup must be from 0 to 1: ${mixup}`);
+  const { mixup = 0, labelSmoothing = 0.1 } = options;
+  for (const [name, value] of Object.entries({ mixup, labelSmoothing })) {
+    if (value >= 0 && value <= 1) continue;
+    throw new RangeError(
+      `Cannot train as ${name} must be from 0 to 1: ${value}`,
+    );
+  }
+  if (levels.examples !== undefined) {
+    checkExamples(levels.examples, data.count, epochs);
   }
 }
 
@@ -311,7 +388,11 @@ export function trainVit(
   const optimizer = adamW({
     learningRate: warmup(
       climb,
-      cosine({ learningRate, steps: steps - climb, floor: learningRate / 100 }),
+      cosine({
+        learningRate,
+        steps: Math.max(1, steps - climb),
+        floor: learningRate / 100,
+      }),
     ),
     weightDecay,
     clipNorm: 1,
@@ -488,6 +569,7 @@ function rightOnes(logits: ArrayLike<number>, labels: Uint8Array): boolean[] {
  * Probabilities of a trained model, tokens and connections pruned at their base shares.
  *
  * @returns [N, K] one row after the other, and the share that is right
+ * @throws {RangeError} if images are not the model's, or a logit is not finite; the message names the image
  */
 export function predictVit(
   { config, params, scale, levels }: Pick<
@@ -503,6 +585,12 @@ export function predictVit(
 ): { probabilities: Float32Array; right: boolean[]; accuracy: number } {
   const resolved = resolveVit(config);
   const K = resolved.numClasses;
+  checkImages(resolved, data, "predict");
+  if (!Number.isSafeInteger(batch) || batch < 1) {
+    throw new RangeError(
+      `Cannot predict as batch must be a positive integer: ${batch}`,
+    );
+  }
   const probabilities = new Float32Array(data.count * K);
   for (let from = 0; from < data.count; from += batch) {
     const count = Math.min(batch, data.count - from);
@@ -513,9 +601,23 @@ export function predictVit(
     const values = tf.tidy(() => {
       const cut = patches(part, resolved.patchSize, scale);
       const x = tf.tensor3d(cut.data, cut.shape);
-      return tf.softmax(
-        vitForward(params, x, resolved, prunedForward(levels, {}, onKept)),
-      ).dataSync();
+      const logits = vitForward(
+        params,
+        x,
+        resolved,
+        prunedForward(levels, {}, onKept),
+      );
+      const bad = logits.dataSync().findIndex((y) => !Number.isFinite(y));
+      if (bad >= 0) {
+        throw new RangeError(
+          `Cannot predict as logits must be finite: ${
+            logits.dataSync()[bad]
+          } for class ${bad % K} of image ${
+            from + Math.floor(bad / K)
+          }; training has diverged`,
+        );
+      }
+      return tf.softmax(logits).dataSync();
     });
     probabilities.set(values, from * K);
   }
