@@ -343,6 +343,10 @@ test("what cannot be quantised is told by name", () => {
   assert.throws(() => student("lsq", 9, 4), /bits must be 2 to 8.*bits 9/);
   assert.throws(() => student("lsq", 4, 1), /bits must be 2 to 8.*bits 1/);
   assert.throws(() => student("lsq", 4, { importantRatio: 2 }), /\[0, 1\]: 2/);
+  assert.throws(
+    () => student("lsq", 4, { importantRatio: 0.5, low: 6, high: 5 }),
+    /no fewer: low 6, high 5/,
+  );
   assert.throws(() => methodOf("awq"), /must be one of rtn, lsq.*: awq/);
   const options = { method: methodOf("lsq"), weightBits: 4, activationBits: 4 };
   const params = initLlama(config, key(7));
