@@ -268,7 +268,7 @@ test("one token is never pruned, and share 0 is the dense model", () => {
   const same = forward(params, config, ids, none.options).dataSync();
   assert.ok(largest(dense, same) < 1e-3); // another order of float32 sums
   const pass = quantizedPass(
-    plan(config, {}, { pruneRatios: [0.9, 0.9, 0.9] }),
+    plan(config, { bits: 32 }, { pruneRatios: [0.9, 0.9, 0.9] }),
   );
   forward(params, config, idsOf(4, 1, 1), pass.options);
   assert.equal(pass.kept(), [[0]]);
@@ -554,6 +554,31 @@ test("what does not fit is refused with tensor and value", () => {
     /Cannot quantise as model\.layers\.\d\.\S+ must be \[[\d,]+\]: missing/,
   );
   assert.throws(() => calibratePlan(params, plan(config), []), /0 batches/);
+  // A plan without steps would be the float model.
+  const predict = (own: ReturnType<typeof plan>) => () =>
+    positionLosses(params, config, windowsOf(1, 1, 8), { plan: own });
+  assert.throws(
+    predict(plan(config)),
+    /model\.layers\.0\.norm to 8 bits .* none; call calibratePlan/,
+  );
+  const { steps } = calibratePlan(params, plan(config), [idsOf(1, 2, 8)]);
+  predict({ ...plan(config), steps })();
+  const name = "model.layers.2.product";
+  const { [name]: _, ...rest } = steps;
+  assert.throws(
+    predict({ ...plan(config), steps: rest }),
+    /model\.layers\.2\.product to 8 bits/,
+  );
+  for (const maxFactor of [NaN, -1, 1.5, 21]) {
+    assert.throws(
+      () => plan(config, { maxFactor }),
+      new RegExp(`0 to 20: ${maxFactor}`),
+    );
+  }
+  assert.throws(
+    () => plan(config, { scheme: "tensor" as "layer" }),
+    /one of layer, .*: tensor/,
+  );
   for (const value of [NaN, Infinity, -Infinity]) {
     const named = { ...flatten(params) };
     const name = "model.layers.2.mlp.down_proj.weight";

@@ -273,6 +273,50 @@ test("scores of tokens are means over heads, or sums before the softmax", () => 
   assert.ok(Math.abs(at("softmax")[1] - 0.35) < 1e-6);
 });
 
+/** Zero points of every site but the softmax, and that of the softmax. */
+function setZeroPoints(s: Student, others: number, softmax: number): void {
+  for (const [site, widths] of Object.entries(s.steps)) {
+    for (const { zeroPoint } of Object.values(widths)) {
+      (zeroPoint as tf.Variable | undefined)?.assign(
+        tf.scalar(site.endsWith("softmax") ? softmax : others),
+      );
+    }
+  }
+}
+
+test("whatever its zero points are, a student with learned steps does not see ahead", () => {
+  const T = 64;
+  const long = { ...config, maxPositions: T };
+  const s = createStudent(
+    initLlama(long, key(7)),
+    long,
+    { method: methodOf("edgeqat"), weightBits: 4, activationBits: 4 },
+    [idsOf(1, 32)],
+  );
+  const ids = idsOf(6, T, 1);
+  const changed = ids.dataSync().slice() as Int32Array;
+  changed.forEach((id, t) => changed[t] = t < 20 ? id : (id + 7) % 32);
+  const others = tf.tensor2d(changed, [1, T], "int32");
+  const logits = (of: Student, ids: Tensor) =>
+    forward(of.params, long, ids, inferenceOptions(of))
+      .dataSync() as Float32Array;
+  for (const [zero, softmax] of [[0, 0], [1.6, 0.4], [-2.3, 3], [1, -1.2]]) {
+    setZeroPoints(s, zero, softmax);
+    const [a, b] = [ids, others].map((x) => logits(s, x));
+    assert.is(difference(a.slice(0, 20 * 32), b.slice(0, 20 * 32)), 0);
+    assert.ok(difference(a.slice(20 * 32), b.slice(20 * 32)) > 1e-3);
+  }
+  // The range of the whole sequence looks ahead: the comparison would tell.
+  const dynamic = createStudent(
+    initLlama(long, key(7)),
+    long,
+    { method: methodOf("rtn"), weightBits: 4, activationBits: 4 },
+    [idsOf(1, 32)],
+  );
+  const [a, b] = [ids, others].map((x) => logits(dynamic, x));
+  assert.ok(difference(a.slice(0, 20 * 32), b.slice(0, 20 * 32)) > 0);
+});
+
 test("a student with causal bits cannot see ahead, one that ranks the whole can", () => {
   const ids = idsOf(6, 12, 1);
   const values = ids.dataSync().slice() as Int32Array;
@@ -299,6 +343,10 @@ test("what cannot be quantised is told by name", () => {
   assert.throws(() => student("lsq", 9, 4), /bits must be 2 to 8.*bits 9/);
   assert.throws(() => student("lsq", 4, 1), /bits must be 2 to 8.*bits 1/);
   assert.throws(() => student("lsq", 4, { importantRatio: 2 }), /\[0, 1\]: 2/);
+  assert.throws(
+    () => student("lsq", 4, { importantRatio: 0.5, low: 6, high: 5 }),
+    /no fewer: low 6, high 5/,
+  );
   assert.throws(() => methodOf("awq"), /must be one of rtn, lsq.*: awq/);
   const options = { method: methodOf("lsq"), weightBits: 4, activationBits: 4 };
   const params = initLlama(config, key(7));
@@ -352,6 +400,23 @@ test("what cannot be quantised is told by name", () => {
   assert.throws(taughtBy({ numHeads: 2 }), /same numHeads: 4 and 2/);
 });
 
+test("a calibrated range of NIPQ holds for numbers of any size", () => {
+  const { activation } = methodOf("nipq-calibrated");
+  for (const most of [1e-3, 0.5, 20, 500]) {
+    const x = tf.tensor1d([-most, 0.5 * most]);
+    const a = activation.start(x, { bits: 8, signed: true }).a;
+    const range = a.softplus().dataSync()[0];
+    assert.ok(Math.abs(range / most - 1) < 1e-3, `${most}: ${range}`);
+  }
+});
+
+test("probabilities have all codes of their bits in LLM-QAT", () => {
+  const options = { bits: 4, signed: false };
+  const p = tf.tensor2d(Array.from({ length: 16 }, (_, i) => i / 15), [1, 16]);
+  const seen = methodOf("llm-qat").activation.quantizer({}, options)(p);
+  assert.is(new Set(seen.dataSync()).size, 16);
+});
+
 test("a matrix of zeros stays zero instead of becoming NaN", () => {
   for (const name of Object.keys(METHODS) as MethodName[]) {
     const params = initLlama(config, key(7));
@@ -370,13 +435,18 @@ test("a matrix of zeros stays zero instead of becoming NaN", () => {
 // Scores and pairs ------------------------------------------------------------------------------
 
 test("scores do not depend on what else is scored", () => {
+  // Two texts of one length beside each other, one of them with large numbers, and some of other lengths.
+  const texts = [[1, 2, 3], [4, 5, 6, 7], [1, 9, 3], [2, 2], [30, 31, 8]];
+  for (const method of Object.keys(METHODS) as MethodName[]) {
+    const s = student(method, 4, 4);
+    const options = inferenceOptions(s);
+    const all = textLogProbs(s.params, config, texts, options);
+    texts.forEach((text, i) => {
+      const [alone] = textLogProbs(s.params, config, [text], options);
+      assert.ok(Math.abs(alone - all[i]) < 1e-4, `${method}, text ${i}`);
+    });
+  }
   const s = student("lsq", 4, 4);
-  const texts = [[1, 2, 3], [4, 5, 6, 7], [1, 9, 3], [2, 2]];
-  const all = textLogProbs(s.params, config, texts, inferenceOptions(s));
-  texts.forEach((text, i) => {
-    const [alone] = textLogProbs(s.params, config, [text], inferenceOptions(s));
-    assert.ok(Math.abs(alone - all[i]) < 1e-4);
-  });
   assert.throws(() => textLogProbs(s.params, config, [[1]]), /2 tokens: 1/);
 });
 
@@ -398,6 +468,8 @@ test("rules change one word of a tagged sentence, and leave unclear ones alone",
     "There/ex are/ber no/at old/jj books/nns here/rb ./.",
     "There/ex is/bez a/at man/nn and/cc a/at dog/nn ./.",
     "The/at list/nn of/in books/nns grows/vbz ./.",
+    "Underlying/vbg the/at list/nn of/in books/nns are/ber maps/nns ./.",
+    "In/in the/at list/nn of/in books/nns are/ber maps/nns ./.",
     "Books/nns grow/vb old/jj ./.",
     "The/at men/nns knew/vbd that/cs she/pps had/hvd hurt/vbn herself/ppl ./.",
     "The/at teachers/nns saw/vbd the/at trial/nn itself/ppl ./.",

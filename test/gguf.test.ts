@@ -275,6 +275,10 @@ test("what no block can hold is refused with its place", () => {
     /"w" as Q8_0 as its last dimension must be a multiple of 32: shape \[2,16\]/,
   );
   assert.throws(
+    () => encodeTensor("w", "Q8_0", [2, 32], bad),
+    /scale of a block .*block at 32, in tensor "w"/,
+  );
+  assert.throws(
     () => encodeTensor("w", "F16", [1], Float32Array.of(1e5)),
     /"w" as F16 .*at most 65504: 100000 at 0/,
   );

@@ -32,13 +32,14 @@ import {
   type ChannelRange,
   quantizeSite,
   type Scheme,
+  SCHEMES,
   type SiteSteps,
   stepsOf,
   widen,
   withFactors,
 } from "./activation.ts";
 import { divideTokens, type Importance, tokenScores } from "./tokens.ts";
-import { DEFAULT_MAX_FACTOR } from "./trip.ts";
+import { DEFAULT_MAX_FACTOR, isFactor, LARGEST_FACTOR } from "./trip.ts";
 
 /** Kinds of sites, in the order of a block. */
 export const SITES = [
@@ -130,7 +131,24 @@ export function plan(
   tokens: TokenOptions = {},
 ): Plan {
   const { numLayers } = resolveConfig(config);
-  const { bits = 8, lowBits = 4, maxFactor = DEFAULT_MAX_FACTOR } = activation;
+  const {
+    bits = 8,
+    lowBits = 4,
+    scheme = "trip",
+    maxFactor = DEFAULT_MAX_FACTOR,
+  } = activation;
+  if (!SCHEMES.includes(scheme)) {
+    throw new RangeError(
+      `Cannot plan as the scheme must be one of ${
+        SCHEMES.join(", ")
+      }: ${scheme}`,
+    );
+  }
+  if (!isFactor(maxFactor)) {
+    throw new RangeError(
+      `Cannot plan as maxFactor must be a whole number from 0 to ${LARGEST_FACTOR}: ${maxFactor}`,
+    );
+  }
   const bySite = Object.fromEntries(
     SITES.map((site) => [
       site,
@@ -153,7 +171,7 @@ export function plan(
       bits: bySite,
       lowBits,
       maxFactor,
-      scheme: activation.scheme ?? "trip",
+      scheme,
       softmax: activation.softmax ?? "log2",
     },
     tokens: {
@@ -354,17 +372,28 @@ function startPass(plan: Plan, visit: Visit): Pass {
   };
 }
 
-/** A pass that quantises by the plan's steps. */
-export function quantizedPass(plan: Plan): Pass {
-  return startPass(plan, (name, x) => {
-    const steps = plan.steps[name];
-    return steps === undefined ? undefined : quantizeSite(x, steps);
-  });
-}
-
 /** Bits of a site by name; those of ".low" for tokens of little importance. */
 function bitsOf(name: string, { bits, lowBits }: Plan["activation"]): number {
   return name.endsWith(".low") ? lowBits : bits[name.split(".").at(-1) as Site];
+}
+
+/**
+ * A pass that quantises by the plan's steps.
+ *
+ * @throws {RangeError} in the pass, if a site that has bits has no step: the plan is not calibrated
+ */
+export function quantizedPass(plan: Plan): Pass {
+  return startPass(plan, (name, x) => {
+    const bits = bitsOf(name, plan.activation);
+    if (bits > 8) return undefined;
+    const steps = plan.steps[name];
+    if (steps === undefined) {
+      throw new RangeError(
+        `Cannot quantise ${name} to ${bits} bits as the plan must have steps for it: none; call calibratePlan first`,
+      );
+    }
+    return quantizeSite(x, steps);
+  });
 }
 
 // Calibration -----------------------------------------------------------------

@@ -27,6 +27,9 @@ import { roundHalfEven } from "../core/quantizer.ts";
 /** Largest exponent of a factor by default; 8-bit released observers go from 1 to 20. Our choice. */
 export const DEFAULT_MAX_FACTOR = 8;
 
+/** Largest exponent that is accepted. */
+export const LARGEST_FACTOR = 20;
+
 /** Parameters of one layer's activation. */
 export interface Trip {
   bits: number;
@@ -54,9 +57,9 @@ export function tripScale(
       `Cannot set a scale as bits must be 2 to 8: bits ${bits}`,
     );
   }
-  if (!Number.isInteger(maxFactor) || maxFactor < 0 || maxFactor > 20) {
+  if (!isFactor(maxFactor)) {
     throw new RangeError(
-      `Cannot set a scale as the largest factor must be a whole number from 0 to 20: ${maxFactor}`,
+      `Cannot set a scale as the largest factor must be a whole number from 0 to ${LARGEST_FACTOR}: ${maxFactor}`,
     );
   }
   if (!(low <= 0 && high >= 0 && high - low < Infinity)) {
@@ -67,6 +70,12 @@ export function tripScale(
   return high === low
     ? 1
     : Math.fround((high - low) / top(bits) / 2 ** maxFactor);
+}
+
+/** Whether K is one that scales can have. */
+export function isFactor(maxFactor: number): boolean {
+  return Number.isInteger(maxFactor) && maxFactor >= 0 &&
+    maxFactor <= LARGEST_FACTOR;
 }
 
 /** zp = clip(round(-min X / (2^K s)), 0, 2^b - 1). */

@@ -410,6 +410,8 @@ const RULES: Record<Phenomenon, Rule> = {
     const { number, other } = bePair(words, i) ?? haveOrVerb(words, i, forms) ??
       {};
     if (number === undefined || subject === number) return undefined;
+    // "Underlying these views of life are ..." has its subject behind the verb.
+    if (/^(in|vbg|vbn)/.test(tagOf(own[0]))) return undefined;
     // Its subject has a noun behind "of" or "in": "the list of books".
     const head = own.findIndex(({ tag }, j) =>
       tag === number && tagOf(own[j + 1]) === "in"

@@ -7,7 +7,7 @@
  * - queries, keys, values and softmax stay float32, as the engine's attention does; `cache: { bits: 8 }` keeps
  *   keys and values in 8 bits;
  * - the input of o_proj, which the student leaves float, has 8 bits and a step for each token;
- * - zero points are whole: the fraction of a learned one is dropped.
+ * - a zero point beyond the codes is the nearest code.
  *
  * Scope: methods that learn a step for weights and activations, "lsq" and "edgeqat".
  */

@@ -28,7 +28,7 @@ export interface TokenBits {
   scope?: "sequence" | "batch";
 }
 
-/** Fills in defaults and checks the ratio. */
+/** Fills in defaults and checks ratio and bits. */
 export function resolveTokenBits(
   {
     low = 4,
@@ -42,6 +42,11 @@ export function resolveTokenBits(
   if (!(importantRatio >= 0 && importantRatio <= 1)) {
     throw new RangeError(
       `Cannot give tokens bits as importantRatio must be in [0, 1]: ${importantRatio}`,
+    );
+  }
+  if (!(low <= high)) {
+    throw new RangeError(
+      `Cannot give tokens bits by importance as the important ones must have no fewer: low ${low}, high ${high}`,
     );
   }
   return { low, high, importantRatio, score, ranking, scope };

@@ -3,6 +3,8 @@
  *
  * A method is a pair of schemes, one for weights and one for activations. Every scheme has one scale for
  * the whole matrix, since that is what plain SIMD products can run (arXiv 2402.10787 v2, section IV-A).
+ * Where that of an activation comes from its own range, the matrix is one sequence, whatever the batch; the
+ * range is that of the whole sequence, so that a token's numbers depend on later ones.
  *
  * Scope: W and A of the paper's Table I. Released starts and our own calibrated ones are both here,
  * under different names, because a released start can decide a short training.
@@ -14,6 +16,7 @@ import {
   edgeQatActivation,
   fakeQuantize,
   type FakeQuantizer,
+  type Granularity,
   grid,
   layout,
   leastSquares,
@@ -73,8 +76,16 @@ function largest(x: Tensor): Tensor {
 const firstStep = (x: Tensor, options: SchemeOptions) =>
   tf.tidy(() => positive(lsqInitialStep(x, options)));
 
-/** Round to nearest over the range of the tensor: nothing is learned. */
-const rtn = fixed(({ bits, signed }) => roundToNearest({ bits, signed }));
+/** One scale for each sequence of a batch [B, T, ...]: what a batch of one computes. */
+const SEQUENCE: Granularity = { channel: 0 };
+
+/** Round to nearest over the range of a weight, or of a sequence: nothing is learned. */
+const rtn: Method = {
+  weight: fixed(({ bits, signed }) => roundToNearest({ bits, signed })),
+  activation: fixed(({ bits, signed }) =>
+    roundToNearest({ bits, signed, granularity: SEQUENCE })
+  ),
+};
 
 /** alpha = 2 mean|x| / sqrt(Qp), then learned (quant.py, LinearQ; LSQ). */
 const lsqScheme: Scheme = {
@@ -171,9 +182,12 @@ function nipqScheme(
   };
 }
 
-/** a whose softplus is max|x|: log(exp(max|x|) - 1). */
+/** a whose softplus is m = max|x|: log(exp(m) - 1) = m + log(-expm1(-m)), which no m overflows. */
 const softplusInverse = (x: Tensor) =>
-  tf.tidy(() => largest(x).expm1().log().asScalar());
+  tf.tidy(() => {
+    const m = largest(x);
+    return m.add(m.neg().expm1().neg().log()).asScalar();
+  });
 
 /** DoReFa's weights, in [-1, 1] whatever their size was; zeros, which have no size, stay zeros. */
 const doReFa = fixed(({ bits }) => {
@@ -182,17 +196,20 @@ const doReFa = fixed(({ bits }) => {
     tf.tidy(() => w.abs().max().dataSync()[0]) === 0 ? w.mul(1) : quantize(w);
 });
 
-/** LLM-QAT with one scale per matrix, as EdgeQAT compares it. */
-const llmQatScheme = fixed(({ bits }) =>
-  llmQat({ bits, granularity: "tensor" })
-);
+/** LLM-QAT with one scale per matrix, as EdgeQAT compares it, and all codes for probabilities. */
+const llmQatMethod: Method = {
+  weight: fixed(({ bits }) => llmQat({ bits, granularity: "tensor" })),
+  activation: fixed(({ bits, signed }) =>
+    llmQat({ bits, signed, granularity: SEQUENCE })
+  ),
+};
 
 /**
  * The methods by name.
  *
  * | name | weights | activations |
  * | --- | --- | --- |
- * | rtn | min-max, round to nearest | the same, for each batch |
+ * | rtn | min-max, round to nearest | the same, range of the whole sequence |
  * | lsq | LSQ | LSQ |
  * | edgeqat | LSQ | LSQ with a learned zero point: the released code |
  * | edgeqat-calibrated | LSQ from the step of least squared error | the same, zero point from 0: ours |
@@ -200,15 +217,15 @@ const llmQatScheme = fixed(({ bits }) =>
  * | pact-signed | min-max | PACT on both sides, calibrated: ours |
  * | nipq | NIPQ, released start | NIPQ, released start, negative numbers become 0 |
  * | nipq-calibrated | NIPQ from max of the weights | NIPQ from max|x|, signed: ours |
- * | llm-qat | min-max | min-max of each batch |
+ * | llm-qat | min-max | min-max, range of the whole sequence |
  */
 export const METHODS = {
-  rtn: { weight: rtn, activation: rtn },
+  rtn,
   lsq: { weight: lsqScheme, activation: lsqScheme },
   edgeqat: { weight: lsqScheme, activation: actQ },
   "edgeqat-calibrated": { weight: lsqCalibrated, activation: actQCalibrated },
   pact: { weight: doReFa, activation: pactScheme },
-  "pact-signed": { weight: llmQatScheme, activation: pactSigned },
+  "pact-signed": { weight: llmQatMethod.weight, activation: pactSigned },
   nipq: {
     weight: nipqScheme(() => tf.scalar(NIPQ_START.weight), "both"),
     activation: nipqScheme(() => tf.scalar(NIPQ_START.activation), "released"),
@@ -217,7 +234,7 @@ export const METHODS = {
     weight: nipqScheme(softplusInverse, "both"),
     activation: nipqScheme(softplusInverse, "both"),
   },
-  "llm-qat": { weight: llmQatScheme, activation: llmQatScheme },
+  "llm-qat": llmQatMethod,
 } as const satisfies Record<string, Method>;
 
 export type MethodName = keyof typeof METHODS;

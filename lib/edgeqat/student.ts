@@ -128,16 +128,14 @@ const siteOptions = (site: string, bits: number): SchemeOptions => ({
 
 // Attention -----------------------------------------------------------------------------------------
 
-/** Added to scores that the mask hides. */
-const HIDDEN = -1e9;
+/** Taken from scores that the mask hides. */
+const HIDDEN = 1e9;
 
-/** 0 where query t sees key s, else HIDDEN: [T, S]. */
-function causalBias(T: number, S: number): Tensor {
-  const bias = new Float32Array(T * S);
-  for (let t = 0; t < T; t++) {
-    bias.fill(HIDDEN, t * S + S - T + t + 1, (t + 1) * S);
-  }
-  return tf.tensor2d(bias, [T, S]);
+/** 1 where query t sees key s, else 0: [T, S]. */
+function causalMask(T: number, S: number): Tensor {
+  const seen = new Float32Array(T * S);
+  for (let t = 0; t < T; t++) seen.fill(1, t * S, t * S + S - T + t + 1);
+  return tf.tensor2d(seen, [T, S]);
 }
 
 /** [B, S, G, Dh] as [B, H, S, Dh]: each key head once for every query head that it serves. */
@@ -156,7 +154,12 @@ interface AttentionParts {
   values?: (v: Tensor, layer: number) => Tensor;
 }
 
-/** Causal attention whose scores, probabilities and values can be seen and changed. */
+/**
+ * Causal attention whose scores, probabilities and values can be seen and changed.
+ *
+ * Keys that the mask hides have no weight, whatever becomes of a probability of 0: noise, or a zero point beyond
+ * the codes, would let the student see ahead.
+ */
 function openAttention({ see, probabilities, values }: AttentionParts): Attend {
   return (q, k, v, layer) =>
     tf.tidy(() => {
@@ -167,9 +170,10 @@ function openAttention({ see, probabilities, values }: AttentionParts): Attend {
         headsFirst(k, H),
         { transposeB: true },
       ).mul(1 / Math.sqrt(Dh)); // [B, H, T, S]
-      const p = tf.softmax(scores.add(causalBias(T, S)));
+      const seen = causalMask(T, S);
+      const p = tf.softmax(scores.add(seen.sub(1).mul(HIDDEN)));
       see(scores, p, layer);
-      const weights = probabilities?.(p, layer) ?? p;
+      const weights = probabilities?.(p, layer).mul(seen) ?? p;
       const mixed = matmul(
         weights,
         headsFirst(values?.(v, layer) ?? v, H),

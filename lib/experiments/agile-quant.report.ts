@@ -318,7 +318,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     result.push(speedTable(speed, {
       id: "agile-quant-speed",
       caption:
-        `CPU time on the machine of this run, one core, WebAssembly SIMD128: reading ${config.speed.tokens} tokens, and writing one. Quantising the inputs is counted; 4-bit codes lie in bytes, which is faster here and saves nothing. Steps are per token here, so TRIP's factors are not in these times. The float engine has the same tiling; a native float library is faster than all of them (see the benchmark).`,
+        `CPU time on the machine of this run, one core, WebAssembly: reading ${config.speed.tokens} tokens, and writing one. Quantising the inputs is counted; 4-bit codes lie in bytes, which is faster here and saves nothing. Steps are per token here, so TRIP's factors are not in these times. The float engine has the same tiling; a native float library is faster than all of them (see the benchmark).`,
     }));
   }
   return result;
@@ -336,33 +336,18 @@ function activationBits({ activations }: Setting): number {
     sites.length;
 }
 
-/** Settings of a width that integer products of whole matrices can run: no step per channel, nothing pruned. */
-function runnable(arms: ArmSummary[], width: string): ArmSummary[] {
-  return measuredArms(arms).filter((arm) => {
-    const { activations, pruning, outlier } = settingOf(arm);
-    return arm.id.startsWith(`${width}/`) && pruning === null &&
-      outlier === null && activations?.scheme !== "channel";
-  });
-}
-
-/** Speed over the float engine and the perplexity that each width costs at least, for prefill and decode. */
+/** Speed over the float engine and what the same engine's whole numbers cost, for prefill and decode. */
 function pareto(arms: ArmSummary[]): FigureSpec | null {
   const speed = arms.find(({ id }) => id === "speed");
-  if (speed === undefined) return null;
-  const lossOver = ({ metrics }: ArmSummary) =>
-    Math.exp(metrics.loss.mean - metrics.floatLoss.mean);
-  const points = ["w8a8", "w4a8", "w4a4"].flatMap((width) => {
-    const [best] = runnable(arms, width).sort((a, b) =>
-      lossOver(a) - lossOver(b)
-    );
-    return best === undefined ? [] : [{ width, best }];
-  });
-  if (points.length === 0) return null;
+  const lossOf = (engine: string) => speed?.metrics[`${engine}.loss`]?.mean;
+  const float = lossOf("float");
+  // Records from before the engines were evaluated have no figure: no setting is what an engine computes.
+  if (speed === undefined || float === undefined) return null;
   const phases = ["prefill", "decode"] as const;
   const rows = phases.flatMap((phase) =>
-    points.map(({ width, best }): Row => ({
+    ["w8a8", "w4a8", "w4a4"].map((width): Row => ({
       speed: timeRatio(speed, "float", width, phase).value,
-      ratio: lossOver(best),
+      ratio: Math.exp(lossOf(width)! - float),
       engine: `${width.toUpperCase()}, ${phase}`,
     }))
   );
@@ -370,9 +355,7 @@ function pareto(arms: ArmSummary[]): FigureSpec | null {
     id: "agile-quant-pareto",
     title: "Quality against measured speed",
     caption:
-      `Right and down is better. Speed of the whole model in our engine over its float32 self, CPU time on one core; perplexity over the float model's, of the best setting of a width that such an engine can run (${
-        points.map(({ best }) => best.id).join(", ")
-      }). Widths share a perplexity and differ in speed by phase.`,
+      "Right and down is better. Speed of the whole model in our engine over its float32 self, CPU time on one core; perplexity of held-out text over the float model's, both of the engine that is timed: weights rounded to nearest with one step an output, inputs with a step a token, softmax in float32, so without GPTQ, TRIP and log2. Phases of a width share a perplexity.",
     x: "speed",
     y: "ratio",
     series: "engine",

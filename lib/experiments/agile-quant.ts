@@ -9,6 +9,7 @@
  *
  *   data        tokens of the calibration and the test text
  *   gptq/...    weights by GPTQ on a seed's calibration text
+ *   speed       time of reading and writing on whole numbers, and how well those engines predict, by bits
  *   others      a setting: calibrate, then losses by window on the positions that are left
  */
 import { existsSync } from "node:fs";
@@ -32,6 +33,7 @@ import {
   tokenSparsity,
   windowLosses,
 } from "../agile-quant/mod.ts";
+import { createEngine } from "../core/engine.ts";
 import { loadHuggingFace } from "../core/formats/huggingface.ts";
 import {
   readSafetensors,
@@ -467,7 +469,12 @@ function arms(config: Config): Arm[] {
     },
     {
       id: "speed",
-      config: plain({ model, speed: config.speed }),
+      config: plain({
+        model,
+        speed: config.speed,
+        evaluationTokens,
+        length: config.length,
+      }),
       seeds,
       needs: ["data"],
     },
@@ -714,6 +721,28 @@ function measureFloat(
   return { perplexity: Math.exp(mean(flat)), predictedTokens: flat.length };
 }
 
+/** Times of the engines, and the losses of their own whole numbers on the windows of the settings. */
+function measureEngines(
+  { model, speed, evaluationTokens, length }: Config,
+  context: RunContext,
+): Metrics {
+  const loaded = loadHuggingFace(modelFolder(model));
+  const ids = idsOf("test", context);
+  const metrics = measureSpeed(loaded, ENGINES, {
+    prompt: ids.subarray(0, speed.tokens),
+    repeats: speed.repeats,
+  }, context);
+  const windows = evaluationWindows(ids, {
+    length,
+    limit: Math.ceil(evaluationTokens / length),
+  });
+  for (const [name, options] of Object.entries(ENGINES)) {
+    const engine = createEngine(loaded.params, loaded.config, options);
+    metrics[`${name}.loss`] = engine.evaluate(windows).loss;
+  }
+  return metrics;
+}
+
 const experiment: Experiment<Config> = {
   name: "agile-quant",
   title: "Agile-Quant: activation-guided quantisation",
@@ -741,11 +770,7 @@ const experiment: Experiment<Config> = {
       );
     }
     if ("speed" in arm) {
-      const { model, speed } = arm as unknown as Config;
-      return measureSpeed(loadHuggingFace(modelFolder(model)), ENGINES, {
-        prompt: idsOf("test", context).subarray(0, speed.tokens),
-        repeats: speed.repeats,
-      }, context);
+      return measureEngines(arm as unknown as Config, context);
     }
     if ("gptq" in arm) {
       return prepareGptq(

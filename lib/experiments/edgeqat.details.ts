@@ -23,9 +23,9 @@ const isBlockMatrix = (name: string) => /_proj\.weight$/.test(name);
 const product = (shape: number[]) => shape.reduce((a, b) => a * b, 1);
 
 /**
- * Bytes of a model whose weights have some bits, the rest and one scale a matrix 16: counted, not a file.
+ * Bytes of a model whose matrices have some bits, the rest and one scale a matrix 16: counted, not a file.
  *
- * @param quantised "blocks": as the released code; "all": embeddings and head too, without scales
+ * @param quantised "blocks": as the released code; "all": embeddings and head too
  */
 export function sizeBytes(
   config: LlamaConfig,
@@ -35,9 +35,12 @@ export function sizeBytes(
   let bytes = 0;
   for (const [name, shape] of Object.entries(parameterShapes(config))) {
     const n = product(shape);
-    if (quantised === "all") bytes += n * bits / 8;
-    else if (bits > 8 || !isBlockMatrix(name)) bytes += n * FLOAT_BYTES;
-    else bytes += n * bits / 8 + FLOAT_BYTES;
+    const rounded = quantised === "all"
+      ? shape.length === 2
+      : isBlockMatrix(name);
+    bytes += bits <= 8 && rounded
+      ? n * bits / 8 + FLOAT_BYTES
+      : n * FLOAT_BYTES;
   }
   return bytes;
 }

@@ -6,7 +6,9 @@
  *
  * The base model (see `base.ts`) is quantised and trained on, on text of the kind that it was pretrained on.
  * Arms differ in method, bits and losses; the model they start from, data, order of batches, steps and
- * learning rate of a seed are the same for all, and all learn from the float model by distillation.
+ * learning rate of a seed are the same for all, and all learn from the float model by distillation, but for
+ * float/trained, which learns from the text alone. The steps of quantizers learn at the rate of the weights, as
+ * in the released code, unless a variant says otherwise.
  *
  *   data      tokens of the text, minimal pairs from its held-out documents
  *   speed     time of reading and writing on whole numbers, by bits
@@ -15,7 +17,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { loadTagged, type TextDocument } from "../core/datasets.ts";
-import type { EngineOptions } from "../core/engine.ts";
+import { createEngine, type EngineOptions } from "../core/engine.ts";
 import { loadHuggingFace } from "../core/formats/huggingface.ts";
 import { evaluate, forward, type ForwardOptions } from "../core/llama.ts";
 import {
@@ -69,7 +71,15 @@ export interface Variant {
   method: MethodName;
   /** Undefined: it is not trained. */
   objective?: Objective;
+  /** Factor of the learning rate for steps and zero points; default 1, as released. */
+  stepRate?: number;
 }
+
+/**
+ * For a calibrated start: Adam moves a number by about the rate at each update, whatever its gradient, which for a
+ * step of 8 bits is a large part of it.
+ */
+const SLOW_STEPS = 0.1;
 
 const KD: Objective = { distillation: {} };
 const RELEASED_KD: Objective = { distillation: { normalisation: "sequences" } };
@@ -103,6 +113,17 @@ export const VARIANTS = {
     method: "edgeqat",
     objective: KD,
   },
+  calibrated: {
+    label: "calibrated start, not trained",
+    method: "edgeqat-calibrated",
+  },
+  "base-calibrated": {
+    label:
+      "EdgeQAT without its losses, calibrated start, steps learn at a tenth",
+    method: "edgeqat-calibrated",
+    objective: KD,
+    stepRate: SLOW_STEPS,
+  },
   entropy: {
     label: "+ L_E",
     method: "edgeqat",
@@ -124,9 +145,10 @@ export const VARIANTS = {
     objective: { ...KD, ...ENTROPY, ...DISTRIBUTION },
   },
   "both-calibrated": {
-    label: "EdgeQAT, calibrated start",
+    label: "EdgeQAT, calibrated start, steps learn at a tenth",
     method: "edgeqat-calibrated",
     objective: { ...KD, ...ENTROPY, ...DISTRIBUTION },
+    stepRate: SLOW_STEPS,
   },
   "both-released": {
     label: "EdgeQAT, L_E and divergence as released",
@@ -166,13 +188,16 @@ export interface Config {
   documents?: number;
   /** How tokens of the mixes are ranked. */
   rankings: ("whole" | "causal")[];
-  /** Uniform activation bits to compare them with; the first has all seeds. */
+  /** Uniform activation bits to compare them with; the first two, around the first mix, have all seeds. */
   uniform: number[];
   /** Variant of mixes and uniform bits. */
   mixVariant: VariantName;
   training: Training;
   evaluation: {
+    /** Of the validation part. */
     windows: number;
+    /** Of the test part, at most. */
+    testWindows: number;
     /** Tokens of a window. */
     length: number;
     /** Minimal pairs of each phenomenon, at most. */
@@ -220,6 +245,7 @@ type QatConfig = {
   variant: VariantName;
   bits: Bits;
   objective: Objective | null;
+  stepRate?: number;
   /** Whether it leaves numbers for the figures of maps, codes and channels. */
   details: boolean;
   training: Training;
@@ -243,17 +269,28 @@ const full: Config = {
       "distribution",
       "literal",
       "both",
+      "calibrated",
+      "base-calibrated",
       "both-calibrated",
       "base-released",
       "both-released",
     ],
     w4a8: ["rtn", "nipq", "pact", "llm-qat", "both", "both-calibrated"],
-    w8a8: ["rtn", "nipq", "pact", "llm-qat", "both", "both-calibrated"],
+    w8a8: [
+      "rtn",
+      "nipq",
+      "pact",
+      "llm-qat",
+      "both",
+      "calibrated",
+      "base-calibrated",
+      "both-calibrated",
+    ],
   },
   otherSeeds: 1,
   mixes: [0.5, 0.25, 0.75],
   rankings: ["whole", "causal"], // each student is evaluated causally too
-  uniform: [6, 5, 7],
+  uniform: [6, 7, 5],
   mixVariant: "base",
   floatTrained: true,
   training: {
@@ -268,6 +305,7 @@ const full: Config = {
   },
   evaluation: {
     windows: 64,
+    testWindows: 128,
     length: 64,
     pairs: 150,
     shortWords: 12,
@@ -298,11 +336,12 @@ const quick: Config = {
   },
   mixes: [0.5],
   rankings: ["whole"],
-  uniform: [6],
+  uniform: [6, 7],
   floatTrained: false,
   training: { ...full.training, steps: 12, warmupSteps: 2, batch: 4 },
   evaluation: {
     windows: 16,
+    testWindows: 16,
     length: 64,
     pairs: 20,
     shortWords: 15,
@@ -325,6 +364,7 @@ const smoke: Config = {
   documents: 20,
   evaluation: {
     windows: 2,
+    testWindows: 2,
     length: 16,
     pairs: 1,
     shortWords: 10,
@@ -404,12 +444,13 @@ function arms(config: Config): Arm[] {
   const [headline] = Object.keys(widths);
   const detailed = ["float", `${headline}/rtn`, `${headline}/both`];
   const add = (id: string, variant: VariantName, bits: Bits, seeds: number) => {
-    const { objective }: Variant = VARIANTS[variant];
+    const { objective, stepRate }: Variant = VARIANTS[variant];
     const arm: QatConfig = {
       model,
       variant,
       bits,
       objective: objective ?? null,
+      stepRate,
       details: detailed.includes(id),
       training,
       evaluation,
@@ -434,7 +475,8 @@ function arms(config: Config): Arm[] {
     }
   });
   const { mixVariant } = config;
-  const seedsAt = (i: number) => i === 0 ? config.seeds : config.otherSeeds;
+  const seedsAt = (i: number, claimed = 1) =>
+    i < claimed ? config.seeds : config.otherSeeds;
   config.mixes.forEach((importantRatio, i) => {
     for (const ranking of config.rankings) {
       add(`w4mix${importantRatio}/${ranking}`, mixVariant, {
@@ -445,7 +487,7 @@ function arms(config: Config): Arm[] {
   });
   config.uniform.forEach((activation, i) => {
     const bits = { weight: 4, activation };
-    add(`w4a${activation}/${mixVariant}`, mixVariant, bits, seedsAt(i));
+    add(`w4a${activation}/${mixVariant}`, mixVariant, bits, seedsAt(i, 2));
   });
   const { batch, length, calibrationBatches } = training;
   all.push({
@@ -512,6 +554,12 @@ function prepareData(
     counts[`pairs.${phenomenon}`] = kept.length;
     return kept;
   });
+  // So that what is read of the runs can tell pairs of one sentence, and of one phenomenon.
+  const sentences = [...new Set(chosen.map(({ good }) => good))];
+  counts.pairSentence = chosen.map(({ good }) => sentences.indexOf(good));
+  counts.pairPhenomenon = chosen.map(({ phenomenon }) =>
+    PHENOMENA.indexOf(phenomenon)
+  );
   context.writeArtifact(
     "pairs.json",
     utf8.encoder.encode(JSON.stringify(chosen)),
@@ -577,7 +625,11 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
       ),
       weightDecay,
       clipNorm,
-      groups: [{ match: (path) => path.startsWith("steps."), weightDecay: 0 }],
+      groups: [{
+        match: (path) => path.startsWith("steps."),
+        weightDecay: 0,
+        learningRateScale: arm.stepRate,
+      }],
     });
     const start = context.cpuSeconds();
     const history = trainStudent({
@@ -604,30 +656,40 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
 
   const fixed = frozen(student);
   const options = inferenceOptions(fixed);
-  const heldOut = (part: string) =>
+  const windowsOf = (part: string, limit: number) =>
     evaluationWindows(readInt32(artifact(`${part}.bin`)), {
       length: evaluation.length,
-      limit: evaluation.windows,
+      limit,
     });
-  for (const part of ["validation", "test"]) {
-    const { loss, perplexity } = evaluate(fixed.params, config, heldOut(part), {
-      ...options,
-      batch: 16,
-    });
-    metrics[`${part}Loss`] = loss;
-    metrics[`${part}Perplexity`] = perplexity;
+  const testWindows = windowsOf("test", evaluation.testWindows);
+  const losses = {
+    validation: windowLosses(
+      fixed,
+      windowsOf("validation", evaluation.windows),
+      options,
+    ),
+    test: windowLosses(fixed, testWindows, options),
+  };
+  for (const [part, each] of Object.entries(losses)) {
+    metrics[`${part}Loss`] = mean(each);
+    metrics[`${part}Perplexity`] = Math.exp(mean(each));
   }
+  metrics.testLossByWindow = losses.test;
+  Object.assign(
+    metrics,
+    onIntegers(student, arm, testWindows.slice(0, ENGINE_WINDOWS), losses.test),
+  );
   if (typeof bits.activation !== "number") {
-    Object.assign(metrics, causally(fixed, heldOut("test")));
+    Object.assign(metrics, causally(fixed, testWindows));
   }
   context.progress(0.8, "minimal pairs");
   const right = judge(fixed, pairs, tokenizer, options);
   metrics.right = right;
   Object.assign(metrics, accuracies(pairs, right));
-  Object.assign(metrics, inspect(fixed, teacher, heldOut("test")));
+  Object.assign(metrics, inspect(fixed, teacher, testWindows));
   metrics.sizeBytes = sizeBytes(config, bits.weight);
   if (arm.details) {
-    const [window] = heldOut("test");
+    const [window] = testWindows;
     const ids = tf.tensor2d(
       window.slice(0, -1),
       [1, window.length - 1],
@@ -639,6 +701,48 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
   tf.dispose(flatten(fixed.params));
   tf.disposeVariables(); // a process may run several arms
   return metrics;
+}
+
+/** Mean loss of each window in nats per token. */
+function windowLosses(
+  { params, config }: Student,
+  windows: Int32Array[],
+  options: ForwardOptions,
+): number[] {
+  const sums = textLogProbs(params, config, windows, { ...options, batch: 16 });
+  return windows.map((ids, i) => -sums[i] / (ids.length - 1));
+}
+
+/** Test windows that the engine reads too. */
+const ENGINE_WINDOWS = 32;
+
+/** Methods whose learned steps the engine takes along. */
+const DEPLOYED: MethodName[] = ["lsq", "edgeqat", "edgeqat-calibrated"];
+
+/**
+ * How well the engine predicts windows, with the student's whole numbers or the float model's own, and how well fake
+ * quantisation does; nothing where the engine has no such model.
+ *
+ * @param losses of fake quantisation, of the first windows
+ */
+function onIntegers(
+  student: Student,
+  { variant, bits }: QatConfig,
+  windows: Int32Array[],
+  losses: number[],
+): Metrics {
+  const { params, config } = student;
+  const float = bits.weight > 8 && bits.activation === 16;
+  if (!float && !DEPLOYED.includes(VARIANTS[variant].method)) return {};
+  const engine = createEngine(
+    params,
+    config,
+    float ? {} : engineOptions(student),
+  );
+  return {
+    engineTestPerplexity: engine.evaluate(windows).perplexity,
+    fakeTestPerplexity: Math.exp(mean(losses.slice(0, windows.length))),
+  };
 }
 
 /** Processor time of students on whole numbers; what they learned does not matter to it, so they learn nothing. */
@@ -750,7 +854,7 @@ function inspect(
       mapLikeness: mean(likeness),
       varianceQ: spread(ours.trace.q),
       varianceK: spread(ours.trace.k),
-      averageBits: averageBits(student, ours.trace.important),
+      averageBits: averageBits(student.options, ours.trace.important),
     };
   });
   ours.trace.dispose();
@@ -759,15 +863,21 @@ function inspect(
   return metrics;
 }
 
-/** Mean bits of a token's activations at the sites whose bits its importance decides. */
-function averageBits(
-  { options: { activationBits } }: Student,
+/**
+ * Mean bits of a token's activations over the sites, softmax apart, which has 8 bits everywhere.
+ *
+ * Half of a layer's sites (input of attention, q, k) have the bits that the layer before chose, the others (v, input
+ * and product of the feed-forward part) those of its own choice. Before the first layer nothing is chosen: all high.
+ */
+export function averageBits(
+  { activationBits }: Pick<Student["options"], "activationBits">,
   important: Uint8Array[][],
 ): number {
   if (typeof activationBits === "number") return activationBits;
   const { low = 4, high = 8 } = activationBits;
-  const share = mean(important.flat().map((row) => mean(row)));
-  return low + (high - low) * share;
+  const own = important.map((rows) => mean(rows.map((row) => mean(row))));
+  const before = [1, ...own.slice(0, -1)];
+  return low + (high - low) * mean([...before, ...own]);
 }
 
 const experiment: Experiment<Config> = {

@@ -85,16 +85,23 @@ export function timeRatio(
     high: Math.exp(a.n > 1 ? logs.high : logs.value),
     n: a.n,
     unit: "x",
-    note: `${phase}, whole model in WebAssembly SIMD128 on one core: ${slow} ${
+    note: `${phase}, whole model in WebAssembly on one core: ${slow} ${
       ms(a.mean)
     } ms, ${fast} ${ms(b.mean)} ms; ${a.n} processes`,
   };
 }
 
-/** A row for each engine of an arm that `measureSpeed` made; the first is what the others are compared with. */
+/**
+ * A row for each engine of an arm that `measureSpeed` made; the first is what the others are compared with.
+ *
+ * @param mixes engines whose tokens have bits by importance: one token at a time, as decoding reads them, is no mix,
+ * so that they get no time for it
+ */
 export function speedTable(
   { timings, metrics }: ArmSummary,
-  { id, caption }: Pick<ResultTable, "id" | "caption">,
+  { id, caption, mixes = () => false }:
+    & Pick<ResultTable, "id" | "caption">
+    & { mixes?: (engine: string) => boolean },
 ): ResultTable {
   const suffix = ".prefillSeconds";
   const names = Object.keys(timings).filter((name) => name.endsWith(suffix))
@@ -118,9 +125,9 @@ export function speedTable(
     rows: names.map((name) => [
       name,
       1000 * timings[`${name}.prefillSeconds`].mean,
-      1000 * timings[`${name}.decodeSeconds`].mean,
+      mixes(name) ? null : 1000 * timings[`${name}.decodeSeconds`].mean,
       ratio(name, "prefill"),
-      ratio(name, "decode"),
+      mixes(name) ? null : ratio(name, "decode"),
       metrics[`${name}.modelBytes`].mean / 1e6,
     ]),
   };

@@ -372,13 +372,19 @@ export function encodeTensor(
   }
   const raw = (data: Float32Array | Uint16Array) =>
     new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+  const blocks = (quantize: (values: Float32Array) => Uint8Array) => {
+    try {
+      return quantize(values);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      throw new RangeError(`${error.message}, in tensor ${show(name)}`);
+    }
+  };
   const bytes = type === "F32"
     ? raw(values)
     : type === "F16"
     ? raw(toF16(values))
-    : type === "Q8_0"
-    ? quantizeQ80(values)
-    : quantizeQ40(values);
+    : blocks(type === "Q8_0" ? quantizeQ80 : quantizeQ40);
   return { name, type, shape: [...shape], bytes };
 }
 
