@@ -18,6 +18,7 @@ import {
   verdictRows,
 } from "../lib/core/claims.ts";
 import { codeInfo, gitState, hashFiles } from "../lib/core/provenance.ts";
+import { measureLocal } from "../lib/core/report.ts";
 import {
   cacheFolder,
   contentHash,
@@ -437,7 +438,7 @@ function printVerdicts(paper: Paper, set: ResultSet): void {
     experiment.measure(s.arms, s.config as object);
   const rows = verdictRows(
     claims,
-    full === null ? null : measure(full),
+    measureLocal(experiment, full),
     measure(set),
   );
   const current = codeInfo(experimentFile(source)).hash;

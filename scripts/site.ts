@@ -46,6 +46,7 @@ import {
 import { textDatasets } from "../lib/core/datasets.ts";
 import {
   FIDELITY_MEANING,
+  measureLocal,
   paperValue,
   provenanceText,
   verdictFigure,
@@ -154,7 +155,7 @@ async function collect(
     claims,
     rows: verdictRows(
       claims,
-      recorded && measure(recorded),
+      measureLocal(experiment, recorded),
       local && measure(local),
     ),
     recorded,

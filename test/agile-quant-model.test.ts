@@ -548,6 +548,18 @@ test("what does not fit is refused with tensor and value", () => {
     /model\.layers\.0\.self_attn\.q_proj .*group size 7, inputs 16/,
   );
   assert.throws(() => quantizeWeights(params, config, {}), /0 batches/);
+  for (
+    const [options, message] of [
+      [{ method: "gtpq" }, /method must be one of rtn, gptq: gtpq/],
+      [{ order: "x" }, /order must be one of given, activation: x/],
+      [{ symmetricCodes: true }, /symmetricCodes are those of method "rtn"/],
+    ] as const
+  ) {
+    assert.throws(
+      () => quantizeWeights(params, config, options as never),
+      message,
+    );
+  }
   // A checkpoint of another shape than its configuration says.
   assert.throws(
     () => quantizeWeights(params, { ...config, numLayers: 9 }, {}),

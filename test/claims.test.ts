@@ -10,7 +10,12 @@ import {
   parseClaims,
   verdictRows,
 } from "../lib/core/claims.ts";
-import type { Measurement } from "../lib/core/runs.ts";
+import { measureLocal } from "../lib/core/report.ts";
+import {
+  type Experiment,
+  loadSummary,
+  type Measurement,
+} from "../lib/core/runs.ts";
 
 const gain: Claim = {
   id: "gain",
@@ -202,6 +207,34 @@ test("trend: no step against the direction beyond the margin", () => {
 test("trend: a slow slide of small steps is seen from end to end", () => {
   const points = [0, -0.4, -0.8, -1.2].map((value, i) => ({ x: i, value }));
   assert.is(verdictOf(trend, measured(0, 0, 0, { points })), "differs");
+});
+
+test("a claim that is younger than a recorded run is not run; one that the present code forgets is an error", () => {
+  const file = loadClaims("rora")!;
+  const forgetful = {
+    name: "rora",
+    measure: () => ({}),
+  } as never as Experiment;
+  const recorded = loadSummary("rora", "full")!;
+  const older = {
+    ...recorded,
+    provenance: { ...recorded.provenance, codeHash: "another" },
+  };
+  for (
+    const { verdict, sentence, claim } of verdictRows(
+      file,
+      measureLocal(forgetful, older),
+    )
+  ) {
+    assert.is(verdict, "not run", claim.id);
+    if (claim.fidelity === "scaled" && claim.needs === undefined) {
+      assert.match(sentence, /older than this claim/);
+    }
+  }
+  assert.throws(
+    () => verdictRows(file, {}),
+    /the experiment measured nothing for it/,
+  );
 });
 
 test("what is quoted or out of scope is never judged", () => {

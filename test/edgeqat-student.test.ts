@@ -351,6 +351,11 @@ test("what cannot be quantised is told by name", () => {
   const options = { method: methodOf("lsq"), weightBits: 4, activationBits: 4 };
   const params = initLlama(config, key(7));
   assert.throws(
+    () =>
+      createStudent(params, config, { ...options, method: "lsq" as never }, []),
+    /must have a scheme for weights: "lsq"; take one of METHODS/,
+  );
+  assert.throws(
     () => createStudent(params, config, options, []),
     /at least one batch of text: 0 batches/,
   );

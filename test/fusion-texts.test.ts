@@ -63,6 +63,20 @@ test("bad input: no text, a short one", () => {
     () => fuseTexts({ ...texts, note: "hello" }, small),
     /"note" has \d+/,
   );
+  for (
+    const [options, message] of [
+      [{ selection: { kind: "gat" } }, /selection\.kind must be .*: gat/],
+      [{ steps: { base: 2.5, expert: 1, fuse: 1 } }, /steps\.base .*: 2\.5/],
+      [{ steps: { base: 1, expert: 1, fuse: 0 } }, /steps\.fuse .*: 0/],
+      [{ others: [{ name: "sheep" }] }, /"sheep" twice/],
+    ] as const
+  ) {
+    assert.throws(
+      () => fuseTexts(texts, { ...small, ...options } as never),
+      message,
+    );
+  }
+  assert.throws(() => fuseTexts({ base: texts.sheep }, small), /"base" twice/);
 });
 
 test.run();

@@ -538,6 +538,10 @@ test("models and tokenizers that llama.cpp would run wrongly are refused", () =>
     exportGguf(params, config, other, { eosTokenId: 1, ...options });
   assert.throws(() => run({ eosTokenId: 260 }), /vocabSize 260, id 260/);
   assert.throws(
+    () => run({ type: "Q4_K" as never }),
+    /type must be one of F32, .*: Q4_K/,
+  );
+  assert.throws(
     () => run({ type: "Q4_0" }),
     /"token_embd\.weight" as Q4_0 .*multiple of 32: shape \[260,16\]/,
   );

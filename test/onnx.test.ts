@@ -677,6 +677,10 @@ test("options and parameters that do not fit are refused", () => {
     exportOnnx(params, config, options);
   assert.throws(() => run({ groupSize: 24 }), /power of two from 16: 24/);
   assert.throws(
+    () => run({ weights: "int4" as never }),
+    /weights must be one of float32, .*: int4/,
+  );
+  assert.throws(
     () => run({ activations: { "model.x": { scale: 1, zeroPoint: 0 } } }),
     /module of the model.*: model\.x/,
   );

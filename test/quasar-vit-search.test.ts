@@ -193,6 +193,18 @@ test("bad spaces and scores are refused", () => {
       /Cannot limit a search as (minFps|maxBitOps) must be a number from 0/,
     );
   }
+  for (const change of [{ dsp: -5 }, { lut: NaN }, { freqHz: -1 }]) {
+    const [[name, value]] = Object.entries(change);
+    assert.throws(
+      () => hardwareLimits(TASK, { ...ZCU102, ...change }, constants),
+      new RegExp(`${name} of the budget must be a number from 0: ${value}`),
+    );
+  }
+  // No limit beside the budget: what the budget lacks is one.
+  const nothing = hardwareLimits(IMAGENET, { ...ZCU102, bram18: 0 }, constants);
+  const options = { key: key(4), evaluations: 4, tries: 20 };
+  const { status } = randomSearch(SPACE, score, nothing, options);
+  assert.is(status, "infeasible");
 });
 
 test.run();

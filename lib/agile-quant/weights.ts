@@ -145,6 +145,27 @@ export interface QuantizedWeights {
   codes: Record<string, WeightCodes>;
 }
 
+/** Refuses what would otherwise be another quantisation than the one that was asked for. */
+function checkOptions(
+  { method = "gptq", order = "activation", symmetricCodes }: WeightOptions,
+): void {
+  const known = { method: ["rtn", "gptq"], order: ["given", "activation"] };
+  for (const [name, value] of Object.entries({ method, order })) {
+    const names = known[name as keyof typeof known];
+    if (names.includes(value)) continue;
+    throw new RangeError(
+      `Cannot quantise weights as ${name} must be one of ${
+        names.join(", ")
+      }: ${value}`,
+    );
+  }
+  if (method === "gptq" && symmetricCodes) {
+    throw new RangeError(
+      'Cannot quantise weights as symmetricCodes are those of method "rtn": method "gptq" has zero points',
+    );
+  }
+}
+
 /**
  * The model with its matrices in few bits.
  *
@@ -160,6 +181,7 @@ export function quantizeWeights(
   batches: Tensor[] = [],
 ): QuantizedWeights {
   const { method = "gptq", bits = 4, groupSize, order, dampening } = options;
+  checkOptions(options);
   grid({ bits });
   checkParameters(params, config, "quantise");
   const named: Record<string, Tensor> = { ...flatten(params) };

@@ -4,13 +4,24 @@
  *
  * Scope: wording and layout of what claims.ts and runs.ts compute; no numbers of its own.
  */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 import {
   type ClaimsFile,
   formatMeasurement,
   formatValue,
+  isMeasured,
+  loadClaims,
   type VerdictRow,
 } from "./claims.ts";
-import type { Experiment, FigureSpec, Measurement, ResultSet } from "./runs.ts";
+import { codeInfo } from "./provenance.ts";
+import {
+  type Experiment,
+  type FigureSpec,
+  type Measurement,
+  projectRoot,
+  type ResultSet,
+} from "./runs.ts";
 import { paperFigure } from "./figure.ts";
 import { type Row, type Table, table } from "./table.ts";
 
@@ -57,9 +68,35 @@ export function claimsTable({ paper, claims }: ClaimsFile): Table {
   });
 }
 
+/** What the verdicts say of a claim that a run of earlier code could not know. */
+const OLDER = {
+  value: NaN,
+  low: NaN,
+  high: NaN,
+  n: 0,
+  unit: "",
+  refused: "the recorded run is older than this claim",
+};
+
+/** Claims that a set of earlier code has nothing for. */
+function olderThan(
+  { experiment, provenance }: ResultSet,
+  measured: Record<string, Measurement>,
+): Record<string, Measurement> {
+  const file = join(projectRoot(), "lib", "experiments", `${experiment}.ts`);
+  if (!existsSync(file) || codeInfo(file).hash === provenance.codeHash) {
+    return {};
+  }
+  const missing = (loadClaims(experiment)?.claims ?? []).filter((claim) =>
+    isMeasured(claim) && claim.needs === undefined && !(claim.id in measured)
+  );
+  return Object.fromEntries(missing.map(({ id }) => [id, OLDER]));
+}
+
 /**
- * What an experiment measures on a set of this machine, or null: there is no set, or it was made by
- * an older version of the experiment and lacks something. (A recorded full set must never.)
+ * What an experiment measures on a recorded set, or one of this machine; null if there is no set, or if one of this
+ * machine was made by an older version of the experiment and lacks something. Claims that are younger than the
+ * code of the set are refused, and say so.
  */
 export function measureLocal(
   { measure }: Experiment,
@@ -67,7 +104,8 @@ export function measureLocal(
 ): Record<string, Measurement> | null {
   if (set === null) return null;
   try {
-    return measure(set.arms, set.config as object);
+    const measured = measure(set.arms, set.config as object);
+    return { ...measured, ...olderThan(set, measured) };
   } catch (error) {
     if (set.profile === "full") throw error;
     return null;

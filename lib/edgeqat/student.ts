@@ -282,6 +282,14 @@ export function createStudent(
   calibration: Tensor[],
 ): Student {
   const { method, weightBits } = options;
+  for (const side of ["weight", "activation"] as const) {
+    if (typeof method?.[side]?.start === "function") continue;
+    throw new RangeError(
+      `Cannot quantise as the method must have a scheme for ${side}s: ${
+        JSON.stringify(method) ?? "none"
+      }; take one of METHODS by methodOf(name)`,
+    );
+  }
   for (const bits of [weightBits, ...widthsOf("", options)]) grid({ bits });
   if (calibration.length === 0) {
     throw new RangeError(

@@ -66,8 +66,11 @@ const EPOCHS = 2;
 /** Share at the end of each text that no training sees. */
 const HELD_OUT = 0.15;
 
+const SELECTIONS: Selection["kind"][] = ["none", "rule", "random", "gate"];
+
 /**
- * Trains a base on all texts, continues it on each, and fuses these experts (and `others`) into one model.
+ * Trains a base on all texts, continues it on each, and fuses these experts (and `others`) into one model. The last
+ * 15 % of each text are held out; `bits` are those there.
  *
  * @param texts By name; each must have a few hundred tokens.
  * @throws {RangeError} If there is no text, or one is too short for a window at its end.
@@ -92,7 +95,31 @@ export function fuseTexts(
   if (names.length === 0) {
     throw new RangeError("Cannot fuse as there must be a text: 0 given");
   }
-  const tokenizer = trainBpe(Object.values(texts), { vocabSize });
+  if (!SELECTIONS.includes(selection.kind)) {
+    throw new RangeError(
+      `Cannot fuse as selection.kind must be one of ${
+        SELECTIONS.join(", ")
+      }: ${selection.kind}`,
+    );
+  }
+  for (const [stage, count] of Object.entries(steps)) {
+    if (Number.isInteger(count) && count > 0) continue;
+    throw new RangeError(
+      `Cannot fuse as steps.${stage} must be a positive integer: ${count}`,
+    );
+  }
+  const taken = ["base", ...names, ...others.map(({ name }) => name)];
+  const twice = taken.find((name, i) => taken.indexOf(name) < i);
+  if (twice !== undefined) {
+    throw new RangeError(
+      `Cannot fuse as texts and other sources must have names of their own, other than "base": "${twice}" twice`,
+    );
+  }
+  // The tokenizer learns from what the models learn from: the held-out ends are new to it too.
+  const beginnings = Object.values(texts).map((text) =>
+    text.slice(0, Math.floor((1 - HELD_OUT) * text.length))
+  );
+  const tokenizer = trainBpe(beginnings, { vocabSize });
   const config: LlamaConfig = {
     hiddenSize: 48,
     intermediateSize: 128,

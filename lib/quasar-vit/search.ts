@@ -94,11 +94,20 @@ export function hardwareLimits(
       `Cannot limit a search as ${name} must be a number from 0: ${value}`,
     );
   }
+  const wrong = Object.entries(budget).find(([, value]) =>
+    typeof value === "number" && !(value >= 0)
+  );
+  if (wrong !== undefined) {
+    throw new RangeError(
+      `Cannot limit a search as ${
+        wrong[0]
+      } of the budget must be a number from 0: ${wrong[1]}`,
+    );
+  }
   return (subnet) => {
     if (maxBitOps !== undefined && bitOps(subnet, task) > maxBitOps) {
       return "bit operations";
     }
-    if (minFps === undefined && engine === undefined) return null;
     const fit = engine === undefined
       ? tryEngine(subnet, task, budget, constants)
       : { engine };

@@ -370,6 +370,14 @@ export function exportGguf(
 ): GgufFile {
   const resolved = resolveConfig(config);
   const { vocabSize } = resolved;
+  for (const [option, value] of Object.entries({ type, embeddingType })) {
+    if (Object.hasOwn(FILE_TYPES, value)) continue;
+    throw cannotExport(
+      `${option} must be one of ${
+        Object.keys(FILE_TYPES).join(", ")
+      }: ${value}`,
+    );
+  }
   if (tokenizer.vocabSize > vocabSize) {
     throw cannotExport(
       `the embedding must have a row for each token: vocabSize ${vocabSize}, ` +

@@ -72,6 +72,13 @@ export type OnnxWeights =
   | "matmulinteger"
   | "matmulnbits";
 
+const WEIGHTS: OnnxWeights[] = [
+  "float32",
+  "qdq-int8",
+  "matmulinteger",
+  "matmulnbits",
+];
+
 /** What `exportOnnx` may be told. */
 export interface ExportOnnxOptions {
   /** Default "float32". */
@@ -822,7 +829,12 @@ function check(named: Record<string, Tensor>, context: Context): void {
       `every number of ${name} must be finite: ${values[at]} at ${at}`,
     );
   }
-  const { groupSize, activations } = options;
+  const { groupSize, activations, weights } = options;
+  if (!WEIGHTS.includes(weights)) {
+    throw cannotExport(
+      `weights must be one of ${WEIGHTS.join(", ")}: ${weights}`,
+    );
+  }
   if (!Number.isInteger(Math.log2(groupSize)) || groupSize < 16) {
     throw cannotExport(
       `groupSize must be a power of two from 16: ${groupSize}`,
