@@ -32,6 +32,7 @@ import typescript from "highlight.js/lib/languages/typescript";
 import { JSDOM } from "jsdom";
 import MarkdownIt from "markdown-it";
 import {
+  experimentFile,
   experiments,
   loadExperiment,
   localSummary,
@@ -44,6 +45,7 @@ import {
   verdictRows,
 } from "../lib/core/claims.ts";
 import { textDatasets } from "../lib/core/datasets.ts";
+import { codeInfo } from "../lib/core/provenance.ts";
 import {
   FIDELITY_MEANING,
   measureLocal,
@@ -92,6 +94,8 @@ export interface SitePaper {
   /** The recorded full run. */
   recorded: ResultSet | null;
   /** This machine's run. */
+  /** Whether the recorded run was made by earlier code. */
+  earlier: boolean;
   local: ResultSet | null;
   figures: FigureSpec[];
   tables: (Table | ResultTable)[];
@@ -159,6 +163,8 @@ async function collect(
       local && measure(local),
     ),
     recorded,
+    earlier: recorded !== null &&
+      recorded.provenance.codeHash !== codeInfo(experimentFile(name)).hash,
     local,
     figures: shown ? experiment.figures?.(shown.arms, config) ?? [] : [],
     tables: shown ? experiment.tables?.(shown.arms, config) ?? [] : [],
@@ -269,9 +275,10 @@ function verdictHtml({ verdict }: VerdictRow): string {
 }
 
 /** The verdict table, claim by claim, with reasons. */
-function verdictsHtml(rows: VerdictRow[]): string {
+function verdictsHtml(rows: VerdictRow[], local: ResultSet | null): string {
+  const here = local === null ? "" : `, ${local.profile} profile`;
   const lines = rows.map((row) => {
-    const { claim, recorded, local, sentence } = row;
+    const { claim, recorded, sentence } = row;
     const meaning = FIDELITY_MEANING[claim.fidelity] ?? "";
     return `<tr>
 <th scope="row">${escapeHtml(claim.statement)}<br><small class="quiet">${
@@ -279,7 +286,7 @@ function verdictsHtml(rows: VerdictRow[]): string {
     }</small></th>
 <td>${escapeHtml(paperValue(row))}</td>
 <td class="measured">${measurementHtml(recorded)}</td>
-<td class="measured">${measurementHtml(local)}</td>
+<td class="measured">${measurementHtml(row.local)}</td>
 <td><abbr title="${escapeHtml(meaning)}">${
       escapeHtml(claim.fidelity)
     }</abbr></td>
@@ -291,7 +298,7 @@ function verdictsHtml(rows: VerdictRow[]): string {
   return scrollable(
     `<table>
 <caption>Every claim that was read in the paper. Measured values with their 95 % interval; the verdict is computed from the recorded full run by a rule that was fixed before it.</caption>
-<thead><tr><th scope="col">claim</th><th scope="col">paper</th><th scope="col">recorded full run</th><th scope="col">this machine</th><th scope="col">fidelity</th><th scope="col">verdict</th></tr></thead>
+<thead><tr><th scope="col">claim</th><th scope="col">paper</th><th scope="col">recorded full run</th><th scope="col">this machine${here}</th><th scope="col">fidelity</th><th scope="col">verdict</th></tr></thead>
 <tbody>
 ${lines.join("\n")}
 </tbody>
@@ -521,7 +528,9 @@ function paperPage(paper: SitePaper, folder: Folder): string {
   const comparison = verdictFigure(rows);
   const shown = comparison === null ? figures : [comparison, ...figures];
   const source = recorded !== null
-    ? `Recorded full run: ${provenanceText(recorded)}.`
+    ? `Recorded full run: ${provenanceText(recorded)}.${
+      paper.earlier ? " The code has changed since." : ""
+    }`
     : local !== null
     ? `No full run is recorded; figures show this machine's run: ${
       provenanceText(local)
@@ -541,7 +550,7 @@ ${
         : `<p><a href="notebook.html">The executed notebook</a>: the problem, the method, a small live run.</p>`
     }
 <h2>Verdicts</h2>
-${verdictsHtml(rows)}
+${verdictsHtml(rows, local)}
 ${shown.length === 0 ? "" : "<h2>Figures</h2>"}
 ${
       shown.map((figure) => figureHtml(figure, folder, slug(figure.id), "h3"))

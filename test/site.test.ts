@@ -45,6 +45,8 @@ test("pages show titles, verdicts, figures, tables, provenance", () => {
       "not run",
       "+6.5 points",
       "commit 1a2b3c4",
+      "The code has changed since.",
+      "this machine, quick profile",
       "CPU (2 cores, 8 GB)",
       "tfjs 4.22.0 on wasm",
       "brown (package: MIT",

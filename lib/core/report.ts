@@ -196,7 +196,7 @@ export function verdictFigure(
     title: "Paper against measured",
     caption: `Hollow: the paper's value. Filled: measured here in the ${
       full ? "recorded full run" : "quick run of this machine"
-    }, with the interval of the table below. Scales differ: compare signs and order.${left}`,
+    }, with the interval of the verdict table. Scales differ: compare signs and order.${left}`,
     claim: "claim",
     paper: "paper",
     measured: "measured",
