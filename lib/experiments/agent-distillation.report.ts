@@ -388,8 +388,8 @@ function methodBars(
     ...figure,
     layout: {
       ...layout,
-      height: 500,
-      margin: { ...layout.margin as object, l: 110, b: 200 },
+      height: 560,
+      margin: { ...layout.margin as object, l: 190, b: 260 },
       xaxis: { ...layout.xaxis as object, title: undefined, tickangle: -55 },
     },
   };
