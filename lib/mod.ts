@@ -44,6 +44,7 @@ export * as aqfp from "./core/aqfp.ts";
 export * as yosys from "./superflow/yosys.ts";
 
 // Formats
+export * as checkpoint from "./core/formats/checkpoint.ts";
 export * as gds from "./core/formats/gds.ts";
 export * as gguf from "./core/formats/gguf.ts";
 export * as ggufLlama from "./core/formats/gguf-llama.ts";
