@@ -367,6 +367,27 @@ export function pixelScale({ images, channels: C }: Images): PixelScale {
 }
 
 /**
+ * Throws unless there are images of the model's size.
+ *
+ * @param what is to be done with them, as in "Cannot train"
+ */
+export function checkImages(
+  { imageSize: S, channels }: Pick<ResolvedVit, "imageSize" | "channels">,
+  { count, height, width, channels: C }: Images,
+  what: string,
+): void {
+  if (count < 1) {
+    throw new RangeError(
+      `Cannot ${what} as there must be at least one image: ${count}`,
+    );
+  }
+  if (height === S && width === S && C === channels) return;
+  throw new RangeError(
+    `Cannot ${what} as images must be ${S} x ${S} with ${channels} channels: ${height} x ${width} with ${C}; scale them or change the model`,
+  );
+}
+
+/**
  * Standardised patches of images, row by row from the upper left.
  *
  * @param images [B, H, W, C], H and W multiples of patchSize

@@ -28,6 +28,7 @@ import {
   type Variable,
 } from "../core/tensor.ts";
 import {
+  checkImages,
   initVit,
   nestVit,
   patches,
@@ -219,23 +220,6 @@ export function inherit(supernet: Supernet, subnet: Subnet): Supernet {
     ));
   });
   return { ...supernet, largest: subnet, masters, loss: [] };
-}
-
-/** Throws unless there are images of the backbone's size. */
-function checkImages(
-  { imageSize: S, channels }: Backbone,
-  { count, height, width, channels: C }: Images,
-  what: string,
-): void {
-  if (count < 1) {
-    throw new RangeError(
-      `Cannot ${what} as there must be at least one image: ${count}`,
-    );
-  }
-  if (height === S && width === S && C === channels) return;
-  throw new RangeError(
-    `Cannot ${what} as images must be ${S} x ${S} with ${channels} channels: ${height} x ${width} with ${C}; scale them or change the backbone`,
-  );
 }
 
 function checkTraining(

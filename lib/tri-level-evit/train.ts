@@ -22,6 +22,7 @@ import {
   valueAndGrads,
 } from "../core/tensor.ts";
 import {
+  checkImages,
   countVitMacs,
   initVit,
   patches,
@@ -235,23 +236,6 @@ function epochExamples(
     case "rounds":
       return division!.active;
   }
-}
-
-/** Throws unless there are images of the model's size. */
-function checkImages(
-  { imageSize: S, channels }: ReturnType<typeof resolveVit>,
-  { count, height, width, channels: C }: Images,
-  what: string,
-): void {
-  if (count < 1) {
-    throw new RangeError(
-      `Cannot ${what} as there must be at least one image: ${count}`,
-    );
-  }
-  if (height === S && width === S && C === channels) return;
-  throw new RangeError(
-    `Cannot ${what} as images must be ${S} x ${S} with ${channels} channels: ${height} x ${width} with ${C}; scale them or change the model`,
-  );
 }
 
 function checkExamples(
