@@ -178,7 +178,7 @@ export function measure(
     const pairs = pairsOf(arms, config, "sad", other);
     return {
       ...successGain(pairs),
-      note: `${
+      note: `${METHODS.sad.label} against ${METHODS[other].label}: ${
         successes(pairs)
       }; ${where}; interval over seeds and episodes; one teacher and its transcripts in each world`,
     };
