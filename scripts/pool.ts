@@ -385,26 +385,28 @@ export async function runPool(
       fill();
     };
 
-    /** Gives a free worker its next task, or lets it go. */
+    const release = (worker: RunWorker) => {
+      worker.release();
+      workers.delete(worker);
+    };
+
+    /** A worker is free: it goes if it has done its share, and otherwise waits for what becomes ready. */
     const advance = (worker: RunWorker) => {
-      const task = worker.runs >= runsPerProcess ? null : next();
-      if (task !== null) worker.start(task);
-      else {
-        worker.release();
-        workers.delete(worker);
-      }
+      if (worker.runs >= runsPerProcess) release(worker);
       fill();
     };
 
-    /** Starts workers while there is work and room; finishes when there is neither. */
+    /** Gives work to free workers and to new ones while there is room; finishes when nothing is left. */
     const fill = () => {
-      while (workers.size < jobs) {
+      const free = [...workers].filter(({ task }) => task === null);
+      while (free.length > 0 || workers.size < jobs) {
         const task = next();
         if (task === null) break;
-        const worker = new RunWorker(onEvent, onExit);
+        const worker = free.pop() ?? new RunWorker(onEvent, onExit);
         workers.add(worker);
         worker.start(task);
       }
+      if (waiting.size === 0) free.forEach(release);
       change();
       if (workers.size === 0 && waiting.size === 0) resolve(outcomes);
     };

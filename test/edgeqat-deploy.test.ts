@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { test } from "uvu";
 import * as assert from "uvu/assert";
-import { createEngine } from "../lib/core/engine.ts";
+import { createEngine, type EngineStep } from "../lib/core/engine.ts";
 import { loadHuggingFace } from "../lib/core/formats/huggingface.ts";
 import {
   evaluate,
@@ -82,13 +82,12 @@ function trained(
 
 const byToken = roundToNearest({ bits: 8, granularity: "token" });
 
-/** The student as the engine computes it: attention in float32, the input of o_proj in 8 bits a token. */
+/** The student as the engine computes it: the input of o_proj in 8 bits a token. */
 function reference(student: Student): ForwardOptions {
-  const { attend: _, onActivation, ...options } = inferenceOptions(student);
+  const { onActivation, ...options } = inferenceOptions(student);
   return {
     ...options,
     onActivation(name, x) {
-      if (/self_attn\.(q|k|v)$/.test(name)) return undefined;
       return name.endsWith("o_proj.input")
         ? byToken(x)
         : onActivation?.(name, x);
@@ -185,39 +184,127 @@ test("bits by importance: each width has the steps that it learned", () => {
   assert.ok(engineOf(s).prefill(ids).every(Number.isFinite));
 });
 
-test("the committed model: loss on integers is that of fake quantisation", () => {
+const TEXT =
+  "In the beginning the court said that the jury had found no evidence of any irregularities in the election, and " +
+  "that the governor would not answer. She had walked all the way from the village to the river before it was " +
+  "light, and now she sat down on a stone, tired and cold, to wait.";
+
+/** Starts of windows of 12 tokens and the one behind them. */
+const STARTS = [0, 5, 11, 17, 23, 28];
+
+/** A student of the committed model that has not been trained, and windows that it was not calibrated on. */
+function committed(
+  weightBits: number,
+  activationBits: StudentOptions["activationBits"],
+): { student: Student; windows: Int32Array[] } {
   const folder = join(projectRoot(), "data", "models", "small");
-  for (const [weightBits, activationBits] of [[8, 8], [4, 8], [4, 4]]) {
-    const { params, config, tokenizer } = loadHuggingFace(folder);
-    const text = tokenizer.encode(
-      "In the beginning the court said that the jury had found no evidence of any irregularities in the " +
-        "election, and that the governor would not answer. She had walked all the way from the village " +
-        "to the river before it was light, and now she sat down on a stone, tired and cold, to wait.",
-    );
-    const calibration: Tensor[] = [
-      tf.tensor2d(text.slice(40, 72), [1, 32], "int32"),
-    ];
-    const s = createStudent(params, config, {
-      method: methodOf("lsq"),
-      weightBits,
-      activationBits,
-    }, calibration);
-    const engine = engineOf(s);
-    const differences = [0, 3, 11, 20].map((start) => {
-      const window = [text.slice(start, start + 33)];
-      const fake = evaluate(params, config, window, reference(s)).loss;
-      return Math.abs(engine.evaluate(window).loss - fake);
-    });
+  const { params, config, tokenizer } = loadHuggingFace(folder);
+  const text = tokenizer.encode(TEXT);
+  const calibration: Tensor[] = [
+    tf.tensor2d(text.slice(40, 72), [1, 32], "int32"),
+  ];
+  const student = createStudent(params, config, {
+    method: methodOf("edgeqat"),
+    weightBits,
+    activationBits,
+  }, calibration);
+  // Zero points, too: of few codes, and of probabilities one below and one beyond all codes.
+  Object.entries(student.steps).forEach(([site, widths], i) => {
+    for (const { zeroPoint } of Object.values(widths)) {
+      const whole = site.endsWith("softmax") ? 256 * (i % 2) - 1 : i % 3 - 1;
+      (zeroPoint as tf.Variable | undefined)?.assign(tf.scalar(whole));
+    }
+  });
+  return {
+    student,
+    windows: STARTS.map((start) => text.slice(start, start + 13)),
+  };
+}
+
+for (
+  const bits of [8, 4, { importantRatio: 0.5 }] as const
+) {
+  const name = typeof bits === "number" ? `A${bits}` : "mixed bits";
+  test(`the committed model, W4 and ${name}: loss on integers is that of fake quantisation`, () => {
+    const { student, windows } = committed(4, bits);
+    const options = engineOptions(student);
+    const { params, config } = student;
+    const differences = (own: typeof options) => {
+      const engine = createEngine(params, config, own);
+      return windows.map((window) =>
+        Math.abs(
+          engine.evaluate([window]).loss -
+            evaluate(params, config, [window], reference(student)).loss,
+        )
+      );
+    };
     // A number may lie so close to the middle of two codes that the last bit of a sum decides, and in 4 bits one
     // code changes all behind it. Windows without such a number show that all else is the same.
-    const same = differences.filter((d) => d < LOSS_TOLERANCE);
-    const name = `W${weightBits}A${activationBits}`;
-    assert.ok(same.length >= 2, `${name}: ${differences.join(", ")}`);
-    if (activationBits === 8) {
-      assert.ok(Math.max(...differences) < ROUNDED_LOSS, `${differences}`);
+    const same = (own: typeof options) =>
+      differences(own).filter((d) => d < LOSS_TOLERANCE).length;
+    assert.ok(same(options) >= 3, `${differences(options)}`);
+    if (bits === 8) {
+      assert.ok(Math.max(...differences(options)) < ROUNDED_LOSS);
+    }
+    // Without any one of the steps of attention it is another model.
+    for (const part of ["q", "k", "v", "softmax"]) {
+      const without = (steps: Record<string, EngineStep> = {}) =>
+        Object.fromEntries(
+          Object.entries(steps).filter(([module]) =>
+            !module.endsWith(`.${part}`)
+          ),
+        );
+      const { bits: own, steps } = options.activations!;
+      const changed = {
+        ...options,
+        activations: {
+          steps: without(steps),
+          bits: typeof own === "object"
+            ? { ...own, steps: without(own.steps) }
+            : own,
+        },
+      };
+      assert.is(same(changed), 0, part);
     }
     tf.disposeVariables();
-  }
+  });
+}
+
+test("steps of attention: what is refused, and how many tokens are read at once does not matter", () => {
+  const { student, windows: [window] } = committed(4, 4);
+  const { params, config } = student;
+  const options = engineOptions(student);
+  const engine = createEngine(params, config, options);
+  const together = engine.prefill(window);
+  engine.reset();
+  const apart = Array.from(window, (id) => engine.decode(id)).at(-1)!;
+  assert.equal(apart, together);
+  const open = (module: string, step: EngineStep, mixed = false) => () =>
+    createEngine(params, config, {
+      weights: { bits: 4 },
+      activations: {
+        bits: mixed ? { important: (s) => new Uint8Array(s.length) } : 4,
+        steps: { [`model.layers.${module}`]: step },
+      },
+    });
+  assert.throws(
+    open("0.self_attn.k", {}),
+    /step of model\.layers\.0\.self_attn\.k must be positive and finite: undefined/,
+  );
+  assert.throws(
+    open("0.self_attn.q", { scale: 1, zeroPoint: 0.5 }),
+    /zero point of .*q must be a whole number: 0\.5/,
+  );
+  assert.throws(
+    open("0.self_attn.v", { scale: 1, bits: 16 }),
+    /v must be one of 2 to 8 bits: 16/,
+  );
+  assert.throws(open("9.self_attn.v", { scale: 1 }), /in one of 3 layers/);
+  assert.throws(
+    open("0.self_attn.v", { scale: 1 }, true),
+    /v must have a step for important tokens and one for the others, or none: only that of the others/,
+  );
+  tf.disposeVariables();
 });
 
 test("students without learned steps or with floats are refused by site", () => {

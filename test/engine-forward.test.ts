@@ -440,6 +440,15 @@ test("wrong input is refused with what was given", () => {
   assert.throws(() => engine.decode(-1), /id -1/);
   assert.is(engine.length, 0);
   assert.throws(() => engine.reset(1), /0 to 0: 1/);
+  assert.throws(
+    () => engine.generate([]),
+    /prompt must have 1 to 96 tokens: 0/,
+  );
+  assert.throws(
+    () => engine.generate(new Array(97).fill(1)),
+    /prompt must have 1 to 96 tokens: 97/,
+  );
+  assert.throws(() => engine.evaluate([]), /at least one window.*: 0/);
   const bad = (options: EngineOptions, pattern: RegExp) =>
     assert.throws(() => createEngine(params, SHAPE, options), pattern);
   bad({ weights: { bits: 9 } }, /weights 9/);
@@ -452,6 +461,13 @@ test("wrong input is refused with what was given", () => {
     /activations 4 and 12/,
   );
   bad({ activations: { bits: { important } } }, /activations 4 and 8/);
+  bad(
+    {
+      weights: { bits: 4 },
+      activations: { bits: { low: 8, high: 4, important } },
+    },
+    /no fewer bits than the others: 4 and 8/,
+  );
   const short = createEngine(params, SHAPE, {
     weights: { bits: 4 },
     activations: { bits: { important } },

@@ -9,7 +9,8 @@
  *
  * which is what a forward pass with fake quantisation computes, up to the order of float32 sums; norms, rotations,
  * softmax, SwiGLU and, unless asked for, the head stay in float32, as in Agile-Quant (arXiv 2312.05693) and
- * EdgeQAT (arXiv 2402.10787).
+ * EdgeQAT (arXiv 2402.10787). Queries, keys, values and probabilities of attention are rounded where they have
+ * calibrated steps, as EdgeQAT's students learn them; their products are float32.
  *
  *   T  new tokens    D  hiddenSize    F  intermediateSize   V  vocabSize
  *   H  query heads   G  key and value heads                 Dh  width of a head
@@ -26,7 +27,12 @@ import {
   openIntegerEngine,
   putFloats,
 } from "./integer/bindings.ts";
-import { openCache } from "./integer/attention.ts";
+import {
+  type Codes,
+  openCache,
+  openRounding,
+  type RoundRows,
+} from "./integer/attention.ts";
 import { openFloats } from "./integer/floats.ts";
 import {
   floatLayer,
@@ -97,7 +103,10 @@ export interface EngineTokenBits {
    * of the sequence: the mean of softmax over heads. `importantTokens` of lib/edgeqat is one.
    */
   important: (scores: Float64Array) => Uint8Array;
-  /** Calibrated steps of important tokens by module; those of the others are `steps` beside. */
+  /**
+   * Calibrated steps of important tokens by module; those of the others are `steps` beside. A layer's values go by
+   * the choice at its own attention, its queries and keys by that of the layer before; softmax has one step.
+   */
   steps?: Record<string, EngineStep>;
 }
 
@@ -109,6 +118,9 @@ export interface EngineActivations
   /**
    * Calibrated steps by module; layers that read one input read it with the step of the first of them, q_proj and
    * gate_proj, and steps of the others are refused. Default: from the values themselves, at every call.
+   *
+   * Those of "self_attn.q" and "self_attn.k" (rotated), "self_attn.v" and "self_attn.softmax" (codes from 0) are for
+   * attention, which is in float32 without them.
    */
   steps?: Record<string, EngineStep>;
 }
@@ -153,7 +165,7 @@ export interface Engine {
   ): Float32Array;
   /** Reads one token; the logits [V] after it. */
   decode(id: number): Float32Array;
-  /** Forgets what was read and continues a prompt: the new ids. */
+  /** Forgets what was read and continues a prompt of 1 to maxPositions tokens: the new ids. */
   generate(
     prompt: ArrayLike<number>,
     options?: EngineGenerateOptions,
@@ -174,6 +186,7 @@ interface Block {
   up: Layer;
   down: Layer;
   prepare: { attention: Prepare; o: Prepare; mlp: Prepare; down: Prepare };
+  round: Record<"q" | "k" | "v" | "softmax", RoundRows | undefined>;
 }
 
 /** The fastest exact format for codes of some bits. */
@@ -213,6 +226,11 @@ function checkBits(
       );
     }
   }
+  if (low > high) {
+    throw new RangeError(
+      `Cannot build an engine as important tokens must have no fewer bits than the others: ${high} and ${low}`,
+    );
+  }
   if (integers !== low < 32 || integers !== high < 32) {
     throw new RangeError(
       `Cannot build an engine as weights and activations must both have 2 to 8 bits or both 32: weights ${weightBits}, activations ${
@@ -232,6 +250,22 @@ function checkBits(
 const READERS =
   /^(model\.layers\.(\d+)\.(self_attn\.[qo]|mlp\.(gate|down))_proj|lm_head)$/;
 
+/** What attention may round. */
+const ATTENDED = /^model\.layers\.(\d+)\.self_attn\.([qkv]|softmax)$/;
+
+/** Codes of a step in attention; those of probabilities begin at 0. */
+function codesOf(
+  module: string,
+  { scale, zeroPoint = 0, bits = 8 }: EngineStep,
+  signed: boolean,
+): Codes {
+  const { qmin, qmax } = grid({
+    bits,
+    signed: signed && !module.endsWith(".softmax"),
+  });
+  return { scale: scale!, zeroPoint, qmin, qmax };
+}
+
 /** Calibrated steps that no kernel would refuse before the first token, or at all. */
 function checkSteps(
   steps: Record<string, EngineStep>,
@@ -240,16 +274,29 @@ function checkSteps(
   numLayers: number,
 ): void {
   for (const [module, step] of Object.entries(steps)) {
-    const layer = READERS.exec(module)?.[2] ?? 0;
-    if (!READERS.test(module) || Number(layer) >= numLayers) {
+    const attended = ATTENDED.test(module);
+    const layer = READERS.exec(module)?.[2] ?? ATTENDED.exec(module)?.[1] ?? 0;
+    if (!READERS.test(module) && !attended || Number(layer) >= numLayers) {
       throw new RangeError(
-        `Cannot build an engine as steps must be those of lm_head, or of q_proj, o_proj, gate_proj and down_proj in one of ${numLayers} layers: ${module}`,
+        `Cannot build an engine as steps must be those of lm_head, or of q_proj, o_proj, gate_proj and down_proj, or q, k, v and softmax of self_attn, in one of ${numLayers} layers: ${module}`,
       );
     }
     const { scale, zeroPoint = 0, bits = ofAll } = step;
-    if (scale !== undefined && !(scale > 0 && scale < Infinity)) {
+    const missing = attended && scale === undefined;
+    if (missing || scale !== undefined && !(scale > 0 && scale < Infinity)) {
       throw new RangeError(
         `Cannot build an engine as the step of ${module} must be positive and finite: ${scale}`,
+      );
+    }
+    if (attended) {
+      if (!Number.isInteger(bits) || bits < 2 || bits > 8) {
+        throw new RangeError(
+          `Cannot build an engine as the step of ${module} must be one of 2 to 8 bits: ${bits}`,
+        );
+      }
+      if (Number.isInteger(zeroPoint)) continue; // float32 codes hold any
+      throw new RangeError(
+        `Cannot build an engine as the zero point of ${module} must be a whole number: ${zeroPoint}`,
       );
     }
     if (bits > 8) continue;
@@ -429,6 +476,27 @@ export function createEngine(
     });
   };
 
+  /** How attention rounds one of its parts, if it has a step. */
+  const rounding = (module: string): RoundRows | undefined => {
+    const own = (from: Record<string, EngineStep> = {}, bits: number) =>
+      module in from
+        ? codesOf(module, { bits, ...from[module] }, signed)
+        : undefined;
+    const low = own(steps, activationBits);
+    const high = own(tokenBits?.steps, importantBits);
+    const byToken = tokenBits !== null && !module.endsWith(".softmax");
+    if (byToken ? !low !== !high : high) {
+      throw new RangeError(
+        `Cannot build an engine as ${module} must have ${
+          byToken
+            ? "a step for important tokens and one for the others, or none"
+            : "one step for all tokens, among those of the others"
+        }: only that of ${low ? "the others" : "important tokens"}`,
+      );
+    }
+    return low && openRounding(memory, floats, low, high);
+  };
+
   const embedding = place("model.embed_tokens.weight");
   const blocks = Array.from({ length: numLayers }, (_, i): Block => {
     const name = `model.layers.${i}`;
@@ -449,6 +517,12 @@ export function createEngine(
         o: at("self_attn.o_proj"),
         mlp: at("mlp.gate_proj"),
         down: at("mlp.down_proj"),
+      },
+      round: {
+        q: rounding(`${name}.self_attn.q`),
+        k: rounding(`${name}.self_attn.k`),
+        v: rounding(`${name}.self_attn.v`),
+        softmax: rounding(`${name}.self_attn.softmax`),
       },
     };
   });
@@ -493,6 +567,7 @@ export function createEngine(
   let important: Uint8Array | undefined;
   const selfAttention = (x: number, index: number, T: number) => {
     const block = blocks[index];
+    const { round } = block;
     const n = memory.allocate(4 * T * D);
     norm(x, block.inputNorm, n, T);
     const input = block.prepare.attention(n, T, D, important);
@@ -503,14 +578,17 @@ export function createEngine(
     block.v.run(input, v);
     rotate(q, T, H);
     rotate(k, T, G);
-    cache.append(index, length, T, k, v);
-    const mixed = memory.allocate(4 * T * H * Dh);
-    if (tokenBits === null) cache.mix(index, length, T, q, mixed);
-    else {
-      const scores = new Float64Array(T);
-      cache.mix(index, length, T, q, mixed, scores);
+    round.q?.(q, T, H * Dh, important);
+    round.k?.(k, T, G * Dh, important);
+    cache.append(index, "k", length, T, k);
+    if (tokenBits !== null) {
+      const scores = cache.attentionToFirst(index, length, T, q);
       important = choose(tokenBits, scores.map((sum) => sum / H));
     }
+    round.v?.(v, T, G * Dh, important);
+    cache.append(index, "v", length, T, v);
+    const mixed = memory.allocate(4 * T * H * Dh);
+    cache.mix(index, length, T, q, mixed, round.softmax);
     addOutput(x, block.o, block.prepare.o(mixed, T, H * Dh, important));
   };
   const feedForward = (x: number, index: number, T: number) => {
@@ -590,6 +668,11 @@ export function createEngine(
     decode: (id) => read([id], false),
     generate(prompt, { maxTokens = 64, stop = [], onToken, ...sample } = {}) {
       const { key } = sample;
+      if (prompt.length === 0 || prompt.length > maxPositions) {
+        throw new RangeError(
+          `Cannot generate as the prompt must have 1 to ${maxPositions} tokens: ${prompt.length}`,
+        );
+      }
       reset();
       const written: number[] = [];
       let next: ArrayLike<number> = prompt;
@@ -606,8 +689,13 @@ export function createEngine(
       }
       return Int32Array.from(written);
     },
-    evaluate: (windows) =>
-      lossOf(
+    evaluate(windows) {
+      if (windows.length === 0) {
+        throw new RangeError(
+          "Cannot evaluate as there must be at least one window of tokens: 0 windows",
+        );
+      }
+      return lossOf(
         windows.map((window) => {
           reset();
           const ids = Array.from(window);
@@ -617,6 +705,7 @@ export function createEngine(
           };
         }),
         V,
-      ),
+      );
+    },
   };
 }

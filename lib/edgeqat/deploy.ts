@@ -1,13 +1,13 @@
 /**
  * A trained student on whole numbers: its learned steps as options of the inference engine (core/engine.ts).
  *
- * Weights become codes of their learned step, and the inputs of q, k, v, gate, up and down are quantised with
- * theirs, so that these products are those of the student. What differs from it:
+ * Weights become codes of their learned step, the inputs of q, k, v, gate, up and down are quantised with theirs,
+ * and attention rounds queries, keys, values and probabilities to theirs, so that it computes what the student does.
+ * What differs from it:
  *
- * - queries, keys, values and softmax stay float32, as the engine's attention does; `cache: { bits: 8 }` keeps
- *   keys and values in 8 bits;
  * - the input of o_proj, which the student leaves float, has 8 bits and a step for each token;
- * - a zero point beyond the codes is the nearest code.
+ * - a zero point of a layer's input beyond the codes is the nearest code;
+ * - with `cache: { bits: 8 }` keys and values are rounded once more, to a scale of their token and head.
  *
  * Scope: methods that learn a step for weights and activations, "lsq" and "edgeqat".
  */
@@ -18,7 +18,7 @@ import type {
 } from "../core/engine.ts";
 import { grid, roundHalfEven } from "../core/quantizer.ts";
 import { importantTokens, resolveTokenBits } from "./importance.ts";
-import type { Student } from "./student.ts";
+import { SOFTMAX_BITS, type Student } from "./student.ts";
 
 /** The projection whose step holds for all that read a site. */
 const READERS: [site: string, module: string][] = [
@@ -26,6 +26,9 @@ const READERS: [site: string, module: string][] = [
   ["mlp.input", "mlp.gate_proj"],
   ["mlp.product", "mlp.down_proj"],
 ];
+
+/** Sites of attention whose bits are those of the tokens. */
+const ATTENDED = ["q", "k", "v"];
 
 /** Bits of the input of o_proj, for which nothing was learned. */
 const OUTPUT_BITS = 8;
@@ -50,7 +53,32 @@ function stepAt(student: Student, path: string, bits: number): number {
   return alpha;
 }
 
-/** Steps of all sites at one width, by module. */
+/** A learned step of attention, whose zero point may be any whole number. */
+function attentionStep(
+  student: Student,
+  path: string,
+  bits: number,
+): EngineStep {
+  const zero = learnedOf(student, path, bits, "zeroPoint") ?? 0;
+  return {
+    scale: stepAt(student, path, bits),
+    zeroPoint: roundHalfEven(zero),
+    bits,
+  };
+}
+
+/** Probabilities have one step for all tokens. */
+function softmaxSteps(student: Student): Record<string, EngineStep> {
+  const { numLayers } = student.config;
+  return Object.fromEntries(
+    Array.from({ length: numLayers }, (_, i) => {
+      const path = `model.layers.${i}.self_attn.softmax`;
+      return [path, attentionStep(student, path, SOFTMAX_BITS)];
+    }),
+  );
+}
+
+/** Steps of all sites but softmax at one width, by module. */
 function stepsAt(student: Student, bits: number): Record<string, EngineStep> {
   const { numLayers } = student.config;
   return Object.fromEntries(
@@ -69,7 +97,11 @@ function stepsAt(student: Student, bits: number): Record<string, EngineStep> {
         `${layer}.self_attn.o_proj`,
         { bits: OUTPUT_BITS },
       ];
-      return [...own, output];
+      const attended = ATTENDED.map((part): [string, EngineStep] => {
+        const path = `${layer}.self_attn.${part}`;
+        return [path, attentionStep(student, path, bits)];
+      });
+      return [...own, output, ...attended];
     }).flat(),
   );
 }
@@ -115,6 +147,9 @@ export function engineOptions(student: Student): EngineOptions {
         return { codes, scale: [alpha] };
       },
     },
-    activations: { bits, steps: stepsAt(student, low) },
+    activations: {
+      bits,
+      steps: { ...stepsAt(student, low), ...softmaxSteps(student) },
+    },
   };
 }

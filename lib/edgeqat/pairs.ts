@@ -1,4 +1,7 @@
-/** Scores of whole texts, for minimal pairs: batches hold texts of one length, so that nothing is padding. */
+/**
+ * Scores of whole texts, for minimal pairs: batches hold texts of one length, so that nothing is padding, and a text
+ * that stands in several pairs is computed once.
+ */
 import {
   type ForwardOptions,
   type LlamaConfig,
@@ -31,10 +34,16 @@ export function textLogProbs(
     );
   }
   const byLength = new Map<number, number[]>();
-  texts.forEach((ids, i) => {
+  const firsts = new Map<string, number>();
+  const first = texts.map((ids, i) => {
+    const name = Array.from(ids).join();
+    const known = firsts.get(name);
+    if (known !== undefined) return known;
+    firsts.set(name, i);
     const same = byLength.get(ids.length) ?? [];
     byLength.set(ids.length, same);
     same.push(i);
+    return i;
   });
   const sums = new Float64Array(texts.length);
   for (const [length, members] of byLength) {
@@ -56,5 +65,5 @@ export function textLogProbs(
       });
     }
   }
-  return sums;
+  return Float64Array.from(first, (i) => sums[i]);
 }

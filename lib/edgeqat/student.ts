@@ -36,7 +36,7 @@ import {
 import type { Learned, Method, SchemeOptions } from "./methods.ts";
 
 /** Fewest bits of the softmax probabilities (released code). */
-const SOFTMAX_BITS = 8;
+export const SOFTMAX_BITS = 8;
 
 export interface StudentOptions {
   method: Method;

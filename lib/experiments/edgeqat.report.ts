@@ -121,8 +121,8 @@ export function bootstrapSentences(
 }
 
 /** Over which pairs are asked; records from before sentences were numbered take each pair by itself. */
-function overPairs(differences: number[], data?: ArmSummary): Estimate {
-  const { pairSentence, pairPhenomenon } = data?.series ?? {};
+function overPairs(differences: number[], pairs?: ArmSummary): Estimate {
+  const { pairSentence, pairPhenomenon } = pairs?.series ?? {};
   return pairSentence?.mean.length === differences.length
     ? bootstrapSentences(differences, pairSentence.mean, pairPhenomenon.mean)
     : bootstrapInterval(differences, key(0));
@@ -279,7 +279,7 @@ export function measure(
   config: Config,
 ): Record<string, Measurement> {
   const find = (id: string) => arms.find((arm) => arm.id === id);
-  const data = find("data");
+  const pairs = find("pairs");
   const width = headline(config);
   const measured: Record<string, Measurement> = {};
   const compare = (
@@ -287,7 +287,7 @@ export function measure(
     ours: string,
     theirs: string,
     how: (a: ArmSummary, b: ArmSummary) => Measurement = (a, b) =>
-      gain(a, b, data),
+      gain(a, b, pairs),
   ) => {
     const [a, b] = [find(ours), find(theirs)];
     if (a !== undefined && b !== undefined) measured[claim] = how(a, b);
@@ -405,7 +405,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     columns: ["arm", ...PHENOMENA],
     rows: [
       ["field", ...PHENOMENA.map((name) => fieldOf(name))],
-      ...arms.filter(({ id }) => id === "data").map(({ metrics }) => [
+      ...arms.filter(({ id }) => id === "pairs").map(({ metrics }) => [
         "pairs",
         ...PHENOMENA.map((name) => metrics[`pairs.${name}`]?.mean ?? null),
       ]),
@@ -450,7 +450,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       id: "edgeqat-deployed",
       title: "Fake quantisation against whole numbers",
       caption:
-        "Perplexity of the same test windows, of students whose steps are learned or calibrated: in fake quantisation, as they were trained, and in our engine on whole numbers. There queries, keys, values and softmax are float32, and the input of o_proj, which the student leaves float, has 8 bits and for each token a step of its own.",
+        "Perplexity of the same test windows, of students whose steps are learned or calibrated: in fake quantisation, as they were trained, and in our engine on whole numbers. There the input of o_proj, which the student leaves float, has 8 bits and for each token a step of its own; queries, keys, values and softmax are rounded to the student's steps, and multiplied as float32.",
       columns: [
         "arm",
         "variant",
@@ -473,7 +473,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       id: "edgeqat-speed",
       mixes: isMix,
       caption:
-        `CPU time on the machine of this run, one core, WebAssembly: reading ${config.speed.tokens} tokens, and writing one. Learned steps, one a matrix; quantising the inputs and, in mixes, choosing and gathering tokens are counted; w4mix0.25 gives 8 bits to a quarter of the tokens. A token that is written is alone in its pass, with no others to be ranked among, so that the mixes have no time of writing. Attention, norms and head are float32 in all; the input of o_proj, for which nothing is learned, has 8 bits and for each token a step of its own. 4-bit codes lie in bytes, which is faster here and saves nothing. A native float library is faster than all of them (see the benchmark).`,
+        `CPU time on the machine of this run, one core, WebAssembly: reading ${config.speed.tokens} tokens, and writing one. Learned steps, one a matrix; quantising the inputs and, in mixes, choosing and gathering tokens are counted; w4mix0.25 gives 8 bits to a quarter of the tokens. A token that is written is alone in its pass, with no others to be ranked among, so that the mixes have no time of writing. Norms, head and the products of attention are float32 in all, queries, keys, values and softmax rounded to their steps; the input of o_proj, for which nothing is learned, has 8 bits and for each token a step of its own. 4-bit codes lie in bytes, which is faster here and saves nothing. A native float library is faster than all of them (see the benchmark).`,
     }));
   }
   return result;

@@ -10,7 +10,8 @@
  * float/trained, which learns from the text alone. The steps of quantizers learn at the rate of the weights, as
  * in the released code, unless a variant says otherwise.
  *
- *   data      tokens of the text, minimal pairs from its held-out documents
+ *   data      tokens of the text
+ *   pairs     minimal pairs from its held-out documents
  *   speed     time of reading and writing on whole numbers, by bits
  *   others    <bits>/<variant>: quantise, train, then measure on held-out text
  */
@@ -178,7 +179,7 @@ export interface Config {
   domain: string;
   /** Variants at each width, "w4a4": the first is the headline. */
   widths: Record<string, VariantName[]>;
-  /** Seeds of arms that no claim compares: `BESIDE`, and all at widths other than the headline but "both". */
+  /** Seeds of arms that no claim compares: float, `BESIDE`, and all at widths other than the headline but "both". */
   otherSeeds: number;
   /** Token-adaptive bits, 4 and 8, with 4-bit weights: part of important tokens; the first has all seeds. */
   mixes: number[];
@@ -186,7 +187,7 @@ export interface Config {
   floatTrained: boolean;
   /** Documents of each part of the text that are read, at most; all if it is not given. */
   documents?: number;
-  /** How tokens of the mixes are ranked. */
+  /** How tokens of the mixes are ranked; those after the first mix have the first ranking only. */
   rankings: ("whole" | "causal")[];
   /** Uniform activation bits to compare them with; the first two, around the first mix, have all seeds. */
   uniform: number[];
@@ -202,7 +203,7 @@ export interface Config {
     length: number;
     /** Minimal pairs of each phenomenon, at most. */
     pairs: number;
-    /** Sentences of so many words come first: BLiMP's are short too. */
+    /** Sentences of at most so many words come first, then longer ones by length: BLiMP's are short too. */
     shortWords: number;
     /** Longest sentence of a pair, in words, where there are too few short ones. */
     maxWords: number;
@@ -307,10 +308,10 @@ const full: Config = {
     calibrationBatches: 1, // the released code starts from the first batch
   },
   evaluation: {
-    windows: 64,
+    windows: 32,
     testWindows: 128,
     length: 64,
-    pairs: 150,
+    pairs: 200, // five phenomena have fewer in the held-out documents: 91 to 165
     shortWords: 12,
     maxWords: 60,
   },
@@ -441,7 +442,11 @@ function arms(config: Config): Arm[] {
   const range = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
   const all: Arm[] = [{
     id: "data",
-    config: plain({ model, domain, documents, evaluation }),
+    config: plain({ model, domain, documents }),
+    seeds: [1],
+  }, {
+    id: "pairs",
+    config: plain({ domain, evaluation }),
     seeds: [1],
   }];
   const [headline] = Object.keys(widths);
@@ -459,17 +464,17 @@ function arms(config: Config): Arm[] {
       evaluation,
     };
     const count = objective === undefined ? 1 : seeds; // nothing varies without training
-    all.push({ id, config: plain(arm), seeds: range(count), needs: ["data"] });
+    const needs = ["data", "pairs"];
+    all.push({ id, config: plain(arm), seeds: range(count), needs });
   };
   const float: Bits = { weight: 16, activation: 16 };
   add("float", "float", float, 1);
   if (config.floatTrained) {
-    add("float/trained", "float-trained", float, config.seeds);
+    add("float/trained", "float-trained", float, config.otherSeeds);
   }
   Object.entries(widths).forEach(([width, variants], i) => {
     for (const variant of variants) {
-      const claimed = variant.startsWith("both") ||
-        (i === 0 && !BESIDE.includes(variant));
+      const claimed = i === 0 ? !BESIDE.includes(variant) : variant === "both";
       const seeds = i === 0 && CLOSE.includes(variant)
         ? config.seeds + config.extraSeeds
         : claimed
@@ -482,7 +487,7 @@ function arms(config: Config): Arm[] {
   const seedsAt = (i: number, claimed = 1) =>
     i < claimed ? config.seeds : config.otherSeeds;
   config.mixes.forEach((importantRatio, i) => {
-    for (const ranking of config.rankings) {
+    for (const ranking of config.rankings.slice(0, i === 0 ? undefined : 1)) {
       add(`w4mix${importantRatio}/${ranking}`, mixVariant, {
         weight: 4,
         activation: { importantRatio, ranking },
@@ -517,14 +522,9 @@ const int32Bytes = (ids: Int32Array) =>
 
 const readInt32 = (bytes: Uint8Array) => new Int32Array(bytes.slice().buffer);
 
-/** Tokens of the three parts of the text, and minimal pairs from the two that are held out. */
+/** Tokens of the three parts of the text. */
 function prepareData(
-  { model, domain, documents, evaluation: { pairs, shortWords, maxWords } }: {
-    model: string;
-    domain: string;
-    documents?: number;
-    evaluation: Config["evaluation"];
-  },
+  { model, domain, documents }: Pick<Config, "model" | "domain" | "documents">,
   context: RunContext,
 ): Metrics {
   const { tokenizer } = loadHuggingFace(modelFolder(model));
@@ -537,6 +537,23 @@ function prepareData(
     counts[`${part}Tokens`] = ids.length;
     context.progress(0.5, part);
   }
+  context.writeArtifact(
+    "tokenizer.json",
+    utf8.encoder.encode(JSON.stringify(tokenizer.toJson())),
+  );
+  return counts;
+}
+
+/** Minimal pairs from the two parts that are held out. */
+function preparePairs(
+  { domain, evaluation: { pairs, shortWords, maxWords } }: Pick<
+    Config,
+    "domain" | "evaluation"
+  >,
+  context: RunContext,
+): Metrics {
+  const split = domainSplit(domain, context);
+  const counts: Metrics = {};
   const heldOut = new Set(
     [...split.validation, ...split.test].map(({ id }) => id),
   );
@@ -548,13 +565,11 @@ function prepareData(
   const chosen = PHENOMENA.flatMap((phenomenon) => {
     const all = found[phenomenon];
     const order = permutation(fold(newKey(2025), phenomenon), all.length);
-    const mixed = Array.from(order, (i) => all[i]);
-    const isShort = ({ good }: MinimalPair) =>
-      good.split(" ").length <= shortWords;
-    const kept = [
-      ...mixed.filter(isShort),
-      ...mixed.filter((pair) => !isShort(pair)),
-    ].slice(0, pairs);
+    // Any of the short ones, then the others by length.
+    const excess = ({ good }: MinimalPair) =>
+      Math.max(0, good.split(" ").length - shortWords);
+    const kept = Array.from(order, (i) => all[i])
+      .sort((a, b) => excess(a) - excess(b)).slice(0, pairs);
     counts[`pairs.${phenomenon}`] = kept.length;
     return kept;
   });
@@ -567,10 +582,6 @@ function prepareData(
   context.writeArtifact(
     "pairs.json",
     utf8.encoder.encode(JSON.stringify(chosen)),
-  );
-  context.writeArtifact(
-    "tokenizer.json",
-    utf8.encoder.encode(JSON.stringify(tokenizer.toJson())),
   );
   return counts;
 }
@@ -606,7 +617,9 @@ function quantise(arm: QatConfig, key: Key, context: RunContext): Metrics {
   const artifact = (name: string) => context.readArtifact("data", name);
   const text = (name: string) => utf8.decoder.decode(artifact(name));
   const tokenizer = loadTokenizer(JSON.parse(text("tokenizer.json")));
-  const pairs: MinimalPair[] = JSON.parse(text("pairs.json"));
+  const pairs: MinimalPair[] = JSON.parse(
+    utf8.decoder.decode(context.readArtifact("pairs", "pairs.json")),
+  );
   const teacher = loadHuggingFace(modelFolder(arm.model));
   const { params, config } = loadHuggingFace(modelFolder(arm.model));
   const { batch, length, steps } = training;
@@ -900,12 +913,11 @@ const experiment: Experiment<Config> = {
         context,
       );
     }
-    return "variant" in arm
-      ? quantise(arm as unknown as QatConfig, key, context)
-      : prepareData(
-        arm as unknown as Parameters<typeof prepareData>[0],
-        context,
-      );
+    if ("variant" in arm) {
+      return quantise(arm as unknown as QatConfig, key, context);
+    }
+    const prepare = "model" in arm ? prepareData : preparePairs;
+    return prepare(arm as unknown as Config, context);
   },
   measure,
   tables,
