@@ -219,8 +219,13 @@ function apply(node: OnnxNode, inputs: Value[]): Value[] {
       const groups = Math.ceil(K / block);
       const weight = make([K, N], ([k, n]) => {
         const i = n * groups * block + k;
-        const code = (b.data[i >> 1] >> (i % 2 * 4)) & 15;
-        return (code - 8) * c.data[n * groups + Math.floor(k / block)];
+        const nibble = (bytes: number[], i: number) =>
+          (bytes[i >> 1] >> (i % 2 * 4)) & 15;
+        const g = Math.floor(k / block);
+        const zero = inputs[3] === undefined
+          ? 8
+          : nibble(inputs[3].data, n * 2 * Math.ceil(groups / 2) + g);
+        return (nibble(b.data, i) - zero) * c.data[n * groups + g];
       });
       return [matmul(a, weight)];
     }

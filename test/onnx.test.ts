@@ -593,20 +593,23 @@ test("qdq-int8 rounds inputs to their calibrated ranges", () => {
   closeTo(logits.data, expected, LOGIT_TOLERANCE);
 });
 
+/** The input of a layer rounded as DynamicQuantizeLinear does. */
+function toRangeOfTheMoment(_: string, x: Tensor): Tensor {
+  const values = Array.from(x.dataSync());
+  const [min, max] = [Math.min(0, ...values), Math.max(0, ...values)];
+  const scale = Math.fround((max - min) / 255);
+  const zero = Math.round(-min / scale);
+  return x.div(scale).round().add(zero).clipByValue(0, 255).sub(zero)
+    .mul(scale);
+}
+
 test("matmulinteger rounds inputs to the range of the moment", () => {
   const options = { weights: "matmulinteger" } as const;
   const { logits } = evaluated("llama-gqa", options, IDS);
   const expected = ours(
     "llama-gqa",
     (w, shape) => dequantize(roundToNearest(w, shape, { bits: 8 }), shape),
-    (_, x) => {
-      const values = Array.from(x.dataSync());
-      const [min, max] = [Math.min(0, ...values), Math.max(0, ...values)];
-      const scale = Math.fround((max - min) / 255);
-      const zero = Math.round(-min / scale);
-      return x.div(scale).round().add(zero).clipByValue(0, 255).sub(zero)
-        .mul(scale);
-    },
+    toRangeOfTheMoment,
   );
   closeTo(logits.data, expected, LOGIT_TOLERANCE);
 });
@@ -644,6 +647,61 @@ test("matmulnbits is our model with 4-bit groups, a short last group too", () =>
   closeTo(logits.data, expected, LOGIT_TOLERANCE);
 });
 
+/** Min-max codes without sign, whose zero points differ by row and group. */
+function fromZero(bits: 4 | 8, groupSize?: number) {
+  return (
+    weight: Float32Array,
+    [rows, columns]: [number, number],
+  ): QuantizedMatrix => {
+    const size = groupSize ?? columns;
+    const groups = Math.ceil(columns / size);
+    const codes = new Uint8Array(weight.length);
+    const scales = new Float32Array(rows * groups);
+    const zeroPoints = new Int32Array(rows * groups);
+    for (let g = 0; g < scales.length; g++) {
+      const start = Math.floor(g / groups) * columns + g % groups * size;
+      const end = start + Math.min(size, columns - g % groups * size);
+      const [low, high] = [Math.min, Math.max].map((f) =>
+        f(0, ...weight.subarray(start, end))
+      );
+      const most = 2 ** bits - 1;
+      scales[g] = (high - low) / most || 1;
+      zeroPoints[g] = Math.round(-low / scales[g]);
+      for (let i = start; i < end; i++) {
+        const code = Math.round(weight[i] / scales[g]) + zeroPoints[g];
+        codes[i] = Math.min(most, Math.max(0, code));
+      }
+    }
+    return { bits, codes, scales, zeroPoints, groupSize: size };
+  };
+}
+
+test("zero points of rows and groups are those of the matrix", () => {
+  for (
+    const [weights, quantize] of [
+      ["qdq-int8", fromZero(8)],
+      ["matmulnbits", fromZero(4, 16)],
+      ["matmulinteger", fromZero(8)],
+    ] as const
+  ) {
+    const options = { weights, quantize, groupSize: 16 };
+    const logits = evaluated("llama-gqa", options, IDS).logits.data;
+    const inputs = weights === "matmulinteger" ? toRangeOfTheMoment : undefined;
+    const expected = ours(
+      "llama-gqa",
+      (w, s) => dequantize(quantize(w, s), s),
+      inputs,
+    );
+    closeTo(logits, expected, LOGIT_TOLERANCE);
+    const symmetric = ours(
+      "llama-gqa",
+      (w, s) => dequantize({ ...quantize(w, s), zeroPoints: undefined }, s),
+      inputs,
+    );
+    assert.ok(largestDifference(logits, symmetric) > 0.1, weights);
+  }
+});
+
 test("codes may come from elsewhere, and are checked", () => {
   const { params, config } = loadHuggingFace(path.join(FIXTURES, "llama-gqa"));
   const flat = (value: number, bits: 4 | 8) =>
@@ -669,6 +727,14 @@ test("codes may come from elsewhere, and are checked", () => {
   ]);
   assert.throws(() => of(flat(8, 4)), /q_proj .*code 8 at 0/);
   assert.throws(() => of(flat(1, 8)), /256 of 4 bits .*: 256 of 8 bits/);
+  const zeros = (zeroPoints: number[]) => () =>
+    of((w, shape) => ({ ...flat(1, 4)(w, shape), zeroPoints }));
+  assert.throws(zeros([0]), /one a scale: 1 for 16 scales/);
+  assert.throws(
+    zeros([...new Array(15).fill(-8), 8]),
+    /must be codes of 4 bits.*16 for 16 scales, 8 at 15/,
+  );
+  assert.throws(zeros(new Array(16).fill(0.5)), /codes of 4 bits.*0\.5 at 0/);
 });
 
 test("options and parameters that do not fit are refused", () => {

@@ -12,6 +12,7 @@
 import { createRequire } from "node:module";
 import * as path from "node:path";
 import process from "node:process";
+import { quantizeWeights } from "../../lib/agile-quant/weights.ts";
 import { createEngine, type Engine } from "../../lib/core/engine.ts";
 import { writeOnnx } from "../../lib/core/formats/onnx.ts";
 import {
@@ -20,6 +21,7 @@ import {
   dequantize,
   exportOnnx,
   type ExportOnnxOptions,
+  type QuantizedMatrix,
   roundToNearest,
 } from "../../lib/core/formats/onnx-llama.ts";
 import {
@@ -164,7 +166,11 @@ async function theirLogits(
 const isLinear = (name: string) => /_proj\.weight$/.test(name);
 
 /** The parameters that the file stands for: linear layers of the blocks through their codes. */
-function stored(params: LlamaParams, bits: 4 | 8): LlamaParams {
+function stored(
+  params: LlamaParams,
+  bits: 4 | 8,
+  quantize?: ExportOnnxOptions["quantize"],
+): LlamaParams {
   const named: Record<string, Tensor> = {};
   for (const [name, tensor] of Object.entries(flatten(params))) {
     if (!isLinear(name)) {
@@ -173,11 +179,9 @@ function stored(params: LlamaParams, bits: 4 | 8): LlamaParams {
     }
     const shape = tensor.shape as [number, number];
     const groupSize = bits === 4 ? 32 : shape[1];
-    const matrix = roundToNearest(
-      tensor.dataSync() as Float32Array,
-      shape,
-      { bits, groupSize },
-    );
+    const values = tensor.dataSync() as Float32Array;
+    const matrix = quantize?.(values, shape, name.replace(".weight", "")) ??
+      roundToNearest(values, shape, { bits, groupSize });
     named[name] = tf.tensor(dequantize(matrix, shape), shape);
   }
   return nestParams(named);
@@ -254,7 +258,7 @@ async function check(
   await session.release();
   const own = weights === "float32"
     ? params
-    : stored(params, weights === "matmulnbits" ? 4 : 8);
+    : stored(params, weights === "matmulnbits" ? 4 : 8, options.quantize);
   const rounding: Rounding = weights === "matmulinteger"
     ? "dynamic"
     : activations ?? "none";
@@ -391,9 +395,29 @@ async function main(): Promise<void> {
     ...rows.map((row) => row.length),
   );
   const ids = rows.map((row) => row.slice(0, length));
-  const activations = calibrate(params, config, [
-    tf.tensor2d(ids, [ids.length, length], "int32"),
-  ]);
+  const batch = tf.tensor2d(ids, [ids.length, length], "int32");
+  const activations = calibrate(params, config, [batch]);
+  /** GPTQ's codes, whose zero points differ by row and group. */
+  const gptq = (bits: 4 | 8, groupSize?: number) => {
+    const { codes } = quantizeWeights(params, config, {
+      bits,
+      groupSize: groupSize ?? "row",
+    }, [batch]);
+    return (
+      _: Float32Array,
+      [, columns]: [number, number],
+      module: string,
+    ): QuantizedMatrix => {
+      const own = codes[module];
+      return {
+        bits,
+        codes: own.codes,
+        scales: Float32Array.from(own.scale),
+        zeroPoints: own.zeroPoint,
+        groupSize: groupSize ?? columns,
+      };
+    };
+  };
   const name = path.basename(folder);
   const model = { params, config };
   let ok = true;
@@ -407,6 +431,9 @@ async function main(): Promise<void> {
       [name, { weights: "matmulnbits" }],
       [`${name} with cache`, { weights: "matmulnbits", cache: true }],
       [`${name}, 8-bit inputs`, { weights: "matmulnbits", accuracyLevel: 4 }],
+      [`${name}, GPTQ`, { weights: "matmulnbits", quantize: gptq(4, 32) }],
+      [`${name}, GPTQ`, { weights: "qdq-int8", quantize: gptq(8) }],
+      [`${name}, GPTQ`, { weights: "matmulinteger", quantize: gptq(8) }],
     ] as [string, ExportOnnxOptions][]
   ) ok = await check(ort, label, model, ids, options) && ok;
 

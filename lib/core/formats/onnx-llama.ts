@@ -48,13 +48,15 @@ const OPSET = 18;
 const IR_VERSION = 8;
 const MICROSOFT = "com.microsoft";
 
-/** A matrix [out, in] in whole numbers: w = scale code, one scale per row and group of columns. */
+/** A matrix [out, in] in whole numbers: w = scale (code - zeroPoint), the two for each row and group of columns. */
 export interface QuantizedMatrix {
   bits: 4 | 8;
-  /** Row-major, each in -2^(bits - 1) .. 2^(bits - 1) - 1. */
-  codes: Int8Array;
+  /** Row-major, each in -2^(bits - 1) .. 2^(bits - 1) - 1; or of bytes without sign, as GPTQ's, in 0 .. 2^bits - 1. */
+  codes: Int8Array | Uint8Array;
   /** [out, ceil(in / groupSize)] */
   scales: Float32Array;
+  /** Codes, as many as scales; default 0, and for codes without sign the middle, 2^(bits - 1). */
+  zeroPoints?: ArrayLike<number>;
   /** Columns that share a scale; `in` for one scale per row. */
   groupSize: number;
 }
@@ -162,16 +164,30 @@ export function roundToNearest(
   return { bits, codes, scales, groupSize };
 }
 
-/** The matrix that codes and scales stand for. */
+/** Half of the codes: the zero point of a symmetric matrix whose codes have no sign. */
+const middleOf = (bits: number) => 2 ** (bits - 1);
+
+/** The zero point of a group, among codes as they are given. */
+function zeroPointAt(
+  { codes, bits, zeroPoints }: QuantizedMatrix,
+  group: number,
+): number {
+  const symmetric = codes instanceof Uint8Array ? middleOf(bits) : 0;
+  return zeroPoints?.[group] ?? symmetric;
+}
+
+/** The matrix that codes, scales and zero points stand for. */
 export function dequantize(
-  { codes, scales, groupSize }: QuantizedMatrix,
+  matrix: QuantizedMatrix,
   [rows, columns]: [number, number],
 ): Float32Array {
+  const { codes, scales, groupSize } = matrix;
   const groups = Math.ceil(columns / groupSize);
   return Float32Array.from({ length: rows * columns }, (_, i) => {
     const row = Math.floor(i / columns);
-    const group = Math.floor((i - row * columns) / groupSize);
-    return codes[i] * scales[row * groups + group];
+    const column = i - row * columns;
+    const group = row * groups + Math.floor(column / groupSize);
+    return scales[group] * (codes[i] - zeroPointAt(matrix, group));
   });
 }
 
@@ -315,7 +331,7 @@ function valuesOf(tensor: Tensor): Float32Array {
 }
 
 /** A matrix [rows, columns] the other way round. */
-function transpose<T extends Float32Array | Int8Array>(
+function transpose<T extends Float32Array | Uint8Array>(
   values: T,
   [rows, columns]: [number, number],
 ): T {
@@ -337,13 +353,23 @@ interface Context {
   options: ExportOnnxOptions & { weights: OnnxWeights; groupSize: number };
 }
 
+/** A matrix as it is stored: bytes from 0, whose zero points are those given or, if none were, the middle. */
+interface StoredMatrix {
+  codes: Uint8Array;
+  scales: Float32Array;
+  zeroPoints: Uint8Array;
+  /** Whether every zero point is the middle. */
+  symmetric: boolean;
+  groupSize: number;
+}
+
 /** The codes of a matrix, checked. */
 function codesOf(
   context: Context,
   module: string,
   weight: Float32Array,
   shape: [number, number],
-): QuantizedMatrix {
+): StoredMatrix {
   const { weights, groupSize, quantize } = context.options;
   const bits = weights === "matmulnbits" ? 4 : 8;
   const wanted = bits === 4 ? groupSize : shape[1];
@@ -355,44 +381,53 @@ function codesOf(
     throw new RangeError(`${(error as Error).message} of ${module}`);
   }
   const groups = Math.ceil(shape[1] / wanted);
-  const limit = 2 ** (bits - 1);
-  const outside = matrix.codes.findIndex((q) => q < -limit || q >= limit);
+  const { codes, scales } = matrix;
+  const middle = middleOf(bits);
+  const shift = codes instanceof Uint8Array ? 0 : middle;
+  const isOutside = (q: number) =>
+    !(Number.isInteger(q) && q + shift >= 0 && q + shift < 2 * middle);
+  const outside = codes.findIndex(isOutside);
   if (
     matrix.bits !== bits || matrix.groupSize !== wanted ||
-    matrix.codes.length !== weight.length ||
-    matrix.scales.length !== shape[0] * groups || outside >= 0
+    codes.length !== weight.length ||
+    scales.length !== shape[0] * groups || outside >= 0
   ) {
     throw cannotExport(
       `the codes of ${module} for ${weights} must be ${weight.length} of ${bits} bits with ` +
         `${
           shape[0]
-        } x ${groups} scales: ${matrix.codes.length} of ${matrix.bits} bits with ` +
-        `${matrix.scales.length} scales, groups of ${matrix.groupSize}` +
-        (outside < 0 ? "" : `, code ${matrix.codes[outside]} at ${outside}`),
+        } x ${groups} scales: ${codes.length} of ${matrix.bits} bits with ` +
+        `${scales.length} scales, groups of ${matrix.groupSize}` +
+        (outside < 0 ? "" : `, code ${codes[outside]} at ${outside}`),
     );
   }
-  return matrix;
+  const given = matrix.zeroPoints?.length ?? scales.length;
+  const zeros = Array.from(scales, (_, group) => zeroPointAt(matrix, group));
+  const bad = zeros.findIndex(isOutside);
+  if (given !== scales.length || bad >= 0) {
+    throw cannotExport(
+      `the zero points of ${module} must be codes of ${bits} bits, one a scale: ${given} for ${scales.length} scales` +
+        (bad < 0 ? "" : `, ${zeros[bad]} at ${bad}`),
+    );
+  }
+  return {
+    codes: Uint8Array.from(codes, (q) => q + shift),
+    scales,
+    zeroPoints: Uint8Array.from(zeros, (z) => z + shift),
+    symmetric: zeros.every((z) => z + shift === middle),
+    groupSize: wanted,
+  };
 }
 
-/** The zero point of 8-bit weights as they are stored. */
-const WEIGHT_ZERO = 128;
-
-/**
- * 8-bit codes around 128, turned to [K, N].
- *
- * Weights of type uint8, as int8 ones are not computed exactly everywhere: on x86 processors without VNNI the
- * runtime's product of uint8 inputs and int8 weights saturates in 16 bits.
- */
-function unsignedCodes(codes: Int8Array, shape: [number, number]): Uint8Array {
-  return Uint8Array.from(transpose(codes, shape), (q) => q + WEIGHT_ZERO);
-}
+// 8-bit weights are of type uint8, as int8 ones are not computed exactly everywhere: on x86 processors without VNNI the
+// runtime's product of uint8 inputs and int8 weights saturates in 16 bits.
 
 /** x times the dequantized matrix, the input rounded to its range if there is one. */
 function qdqMatmul(
   { build, options }: Context,
   x: string,
   module: string,
-  { codes, scales }: QuantizedMatrix,
+  { codes, scales, zeroPoints }: StoredMatrix,
   shape: [number, number],
 ): string {
   const [N, K] = shape;
@@ -429,14 +464,14 @@ function qdqMatmul(
         `${module}.weight.codes`,
         "uint8",
         [K, N],
-        unsignedCodes(codes, shape),
+        transpose(codes, shape),
       ),
       build.constant(`${module}.weight.scales`, "float32", [N], scales),
       build.constant(
         `${module}.weight.zero_points`,
         "uint8",
         [N],
-        new Uint8Array(N).fill(WEIGHT_ZERO),
+        zeroPoints,
       ),
     ],
     `${module}.weight`,
@@ -450,7 +485,7 @@ function integerMatmul(
   { build }: Context,
   x: string,
   module: string,
-  { codes, scales }: QuantizedMatrix,
+  { codes, scales, zeroPoints, symmetric }: StoredMatrix,
   shape: [number, number],
 ): string {
   const [N, K] = shape;
@@ -464,17 +499,14 @@ function integerMatmul(
     `${module}.weight.codes`,
     "uint8",
     [K, N],
-    unsignedCodes(codes, shape),
+    transpose(codes, shape),
   );
-  const middle = build.constant(
-    "weight.zero_point",
-    "uint8",
-    [],
-    Uint8Array.of(WEIGHT_ZERO),
-  );
+  const weightZero = symmetric
+    ? build.constant("weight.zero_point", "uint8", [], Uint8Array.of(128))
+    : build.constant(`${module}.weight.zero_points`, "uint8", [N], zeroPoints);
   const sums = build.op(
     "MatMulInteger",
-    [q, weight, zero, middle],
+    [q, weight, zero, weightZero],
     `${module}.sums`,
   );
   const float = build.op("Cast", [sums], `${module}.sums_float`, {
@@ -490,21 +522,42 @@ function integerMatmul(
   return build.op("Mul", [float, both], `${module}.product`);
 }
 
-/** MatMulNBits: codes 0 to 15 around 8, two in a byte, rows of whole groups. */
+/** Rows of bytes [rows, columns], each filled up to `width` with 8. */
+function padRows(
+  values: Uint8Array,
+  [rows, columns]: [number, number],
+  width: number,
+): Uint8Array {
+  const padded = new Uint8Array(rows * width).fill(8);
+  for (let row = 0; row < rows; row++) {
+    padded.set(
+      values.subarray(row * columns, (row + 1) * columns),
+      row * width,
+    );
+  }
+  return padded;
+}
+
+/**
+ * MatMulNBits: codes 0 to 15, two in a byte, rows of whole groups; around 8, or around the groups' zero points, whose
+ * rows are whole bytes.
+ */
 function nBitsMatmul(
   { build, options }: Context,
   x: string,
   module: string,
-  { codes, scales, groupSize }: QuantizedMatrix,
+  { codes, scales, zeroPoints, symmetric, groupSize }: StoredMatrix,
   [N, K]: [number, number],
 ): string {
   const groups = Math.ceil(K / groupSize);
-  const padded = new Uint8Array(N * groups * groupSize).fill(8);
-  for (let row = 0; row < N; row++) {
-    for (let j = 0; j < K; j++) {
-      padded[row * groups * groupSize + j] = codes[row * K + j] + 8;
-    }
-  }
+  const bytes = Math.ceil(groups / 2);
+  const zeros = () =>
+    build.constant(
+      `${module}.weight.zero_points`,
+      "uint8",
+      [N * bytes],
+      packInt4(padRows(zeroPoints, [N, groups], 2 * bytes), "uint4"),
+    );
   return build.op(
     "MatMulNBits",
     [
@@ -513,7 +566,7 @@ function nBitsMatmul(
         `${module}.weight.codes`,
         "uint8",
         [N, groups, groupSize / 2],
-        packInt4(padded, "uint4"),
+        packInt4(padRows(codes, [N, K], groups * groupSize), "uint4"),
       ),
       build.constant(
         `${module}.weight.scales`,
@@ -521,6 +574,7 @@ function nBitsMatmul(
         [N * groups],
         scales,
       ),
+      ...(symmetric ? [] : [zeros()]),
     ],
     `${module}.product`,
     {
