@@ -8,7 +8,7 @@
  * failed, its line, the error's name, message and stack. A notebook is written back normalised (no
  * counters, no timings, no stray metadata), so that a second execution changes nothing.
  */
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, type ForkOptions } from "node:child_process";
 import {
   readdirSync,
   readFileSync,
@@ -23,6 +23,12 @@ import { createRequire } from "node:module";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { type Profile, profiles } from "../lib/core/runs.ts";
 import { describeError } from "./cli.ts";
+import type {
+  Conversion,
+  Converted,
+  FromCompiler,
+  ToCompiler,
+} from "./notebook-compiler.ts";
 
 const projectRoot = resolve(fileURLToPath(import.meta.url), "../..");
 
@@ -79,12 +85,20 @@ export interface CellFailure {
   line: number;
 }
 
-export interface ToWorker {
-  cells: { index: number; source: string; mayFail: boolean }[];
+export interface CodeCell {
+  /** Place in the notebook, from 0. */
+  index: number;
+  source: string;
+  mayFail: boolean;
 }
+
+export type ToWorker =
+  | { type: "run"; cells: CodeCell[] }
+  | { type: "converted"; converted: Converted };
 
 export type ToParent =
   | { type: "start"; current: number }
+  | { type: "convert" } & Conversion
   | { type: "output"; current: number; output: Output }
   | { type: "failure"; current: number; failure: CellFailure }
   | { type: "broken"; message: string }
@@ -289,6 +303,55 @@ function writeAtomically(path: string, text: string): void {
 
 // Execution
 
+/** Starts a script of this folder with a channel for messages. */
+function start(script: string, options: ForkOptions = {}): ChildProcess {
+  const loader = createRequire(import.meta.url).resolve("tsx");
+  return fork(resolve(projectRoot, "scripts", script), {
+    cwd: projectRoot,
+    execArgv: ["--import", pathToFileURL(loader).href],
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+    ...options,
+  });
+}
+
+/** The process that converts cells, if one runs, and who waits for it. */
+let compiler: ChildProcess | null = null;
+const waiting = new Map<number, (message: FromCompiler) => void>();
+let conversions = 0;
+
+/** Starts the compiler; it does not keep this process alive, and ends with it. */
+function startCompiler(): ChildProcess {
+  const child = start("notebook-compiler.ts", {
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  });
+  child.unref();
+  child.channel?.unref();
+  child.on("message", (message: FromCompiler) => {
+    waiting.get(message.id)?.(message);
+    waiting.delete(message.id);
+  });
+  child.once("close", (code, signal) => {
+    if (compiler === child) compiler = null;
+    const error = `The compiler ended with ${signal ?? `code ${code}`}`;
+    for (const [id, answer] of waiting) answer({ id, error });
+    waiting.clear();
+  });
+  return child;
+}
+
+/** The cell as JavaScript. */
+function convert(conversion: Conversion): Promise<Converted> {
+  compiler ??= startCompiler();
+  const id = conversions++;
+  compiler.send({ id, ...conversion } satisfies ToCompiler);
+  return new Promise((resolve, reject) => {
+    waiting.set(id, (message) => {
+      if ("error" in message) reject(new Error(message.error));
+      else resolve(message.converted);
+    });
+  });
+}
+
 /** Ends a child and the processes it started. */
 function kill(child: ChildProcess): void {
   try {
@@ -325,7 +388,7 @@ export async function runNotebook(
     onCell = () => {},
   }: NotebookOptions = {},
 ): Promise<NotebookRun> {
-  const start = performance.now();
+  const startMs = performance.now();
   const notebook = readNotebook(path);
   const { cells } = notebook;
   for (const cell of cells) if (cell.cell_type === "code") cell.outputs = [];
@@ -339,13 +402,9 @@ export async function runNotebook(
       mayFail: cell.metadata?.tags?.includes("raises-exception") ?? false,
     }));
 
-  const loader = createRequire(import.meta.url).resolve("tsx");
-  const child = fork(resolve(projectRoot, "scripts/notebook-worker.ts"), {
-    cwd: projectRoot,
+  const child = start("notebook-worker.ts", {
     detached: process.platform !== "win32", // leads a group that can be ended as a whole
     env: { ...process.env, ADIABAT_PROFILE: profile, NO_COLOR: "1" },
-    execArgv: ["--import", pathToFileURL(loader).href],
-    stdio: ["ignore", "pipe", "pipe", "ipc"],
   });
   const endChild = () => kill(child);
   const interrupted = () => {
@@ -368,6 +427,15 @@ export async function runNotebook(
       ? ""
       : join(cells[index].source).split("\n")[why.line - 1] ?? "",
   });
+  const breakDown = (message: string) => {
+    failure ??= locate(current, {
+      name: "Kernel",
+      message,
+      stack: [],
+      line: 0,
+    });
+  };
+  const tell = (message: ToWorker) => child.send(message, () => {}); // it may be gone
   // What is written past tslab: warnings of Node, a crash report.
   let rest = "";
   const keep = (chunk: { toString(): string }) => {
@@ -399,13 +467,16 @@ export async function runNotebook(
         if (!cell.metadata?.tags?.includes("raises-exception")) {
           failure = locate(message.current, message.failure);
         }
+      } else if (message.type === "convert") {
+        convert(message).then(
+          (converted) => tell({ type: "converted", converted }),
+          (error: Error) => {
+            breakDown(error.message);
+            endChild();
+          },
+        );
       } else if (message.type === "broken") {
-        failure = locate(current, {
-          name: "Kernel",
-          message: message.message,
-          stack: [],
-          line: 0,
-        });
+        breakDown(message.message);
       } else {
         finished = true;
       }
@@ -433,7 +504,7 @@ export async function runNotebook(
       clearTimeout(timer);
       done();
     });
-    child.send({ cells: code } satisfies ToWorker, () => {});
+    tell({ type: "run", cells: code });
   });
   process.off("exit", endChild);
   process.off("SIGINT", interrupted);
@@ -448,7 +519,7 @@ export async function runNotebook(
     ok,
     notebook: result,
     failure,
-    seconds: (performance.now() - start) / 1000,
+    seconds: (performance.now() - startMs) / 1000,
   };
 }
 
