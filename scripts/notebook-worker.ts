@@ -4,6 +4,7 @@
  */
 import process from "node:process";
 import { format } from "node:util";
+import { DRAWS_FIGURES } from "../lib/core/show.ts";
 import { projectRoot, tslab } from "./kernel.ts";
 import type { Conversion, Converted } from "./notebook-compiler.ts";
 import type {
@@ -136,6 +137,7 @@ async function run(cells: CodeCell[]): Promise<void> {
       }
     },
   };
+  Object.assign(globalThis, { [DRAWS_FIGURES]: true });
   const executor = tslab<ExecutorModule>("executor").createExecutor(
     projectRoot,
     { node: ready, browser: ready, close() {} },

@@ -3,8 +3,9 @@
  *
  *     node --import tsx scripts/notebook.ts notebooks/rora.ipynb [--profile quick] [--write | --check]
  *
- * One child process per notebook runs the cells with tslab's own converter and executor, so the
- * outputs are those that Jupyter would show. What tslab hides is shown: the number of the cell that
+ * One child process per notebook runs the cells with tslab's own executor, on what tslab's own
+ * converter makes of them in another child; this process draws their figures. Both serve all
+ * notebooks, as they take long to start. The outputs are those that Jupyter would show. What tslab hides is shown: the number of the cell that
  * failed, its line, the error's name, message and stack. A notebook is written back normalised (no
  * counters, no timings, no stray metadata), so that a second execution changes nothing.
  */
@@ -21,7 +22,8 @@ import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { createRequire } from "node:module";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { type Profile, profiles } from "../lib/core/runs.ts";
+import { type FigureSpec, type Profile, profiles } from "../lib/core/runs.ts";
+import { toSvg } from "../lib/core/svg.ts";
 import { describeError } from "./cli.ts";
 import type {
   Conversion,
@@ -371,6 +373,16 @@ function asOutput({ name, message, stack }: CellFailure): Output {
   };
 }
 
+/** Draws the figure that a cell displayed, if it did: see DRAWS_FIGURES. */
+function draw(output: Output): void {
+  if (output.output_type !== "display_data") return;
+  const figure = output.data["image/svg+xml"];
+  if (typeof figure !== "object" || figure === null || Array.isArray(figure)) {
+    return; // no figure, or a picture that the cell drew
+  }
+  output.data["image/svg+xml"] = toSvg(figure as FigureSpec);
+}
+
 /**
  * Executes a notebook in a process of its own and returns it with its new outputs.
  *
@@ -461,6 +473,21 @@ export async function runNotebook(
         onCell(current + 1, cells.length);
       } else if (message.type === "output") {
         cells[message.current]?.outputs?.push(message.output);
+        try {
+          draw(message.output);
+        } catch (error) {
+          const { name, message: text, stack = "" } = error as Error;
+          const frames = stack.split("\n").filter((line) =>
+            /^\s+at /.test(line)
+          );
+          failure ??= locate(message.current, {
+            name,
+            message: text,
+            stack: frames,
+            line: 0,
+          });
+          endChild();
+        }
       } else if (message.type === "failure") {
         const cell = cells[message.current];
         cell.outputs?.push(asOutput(message.failure));
