@@ -74,6 +74,7 @@ export async function compile(
   const out = join(temporary, "kernels.wasm");
   try {
     await promisify(execFile)(process.execPath, [
+      "--liftoff-only", // to optimise the compiler, itself WebAssembly, takes longer than it gains
       compiler,
       basename(entry),
       "--baseDir",

@@ -10,7 +10,7 @@
  * (`npm run lab` writes that command into a kernel spec).
  */
 import { createRequire } from "node:module";
-import { basename, dirname, join, sep } from "node:path";
+import { dirname, join, sep } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
 
@@ -20,8 +20,14 @@ export const projectRoot = dirname(dirname(fileURLToPath(import.meta.url)));
 const require = createRequire(import.meta.url);
 
 type CompilerOptions = Record<string, unknown> & { lib?: string[] };
+interface SourceFile {
+  fileName: string;
+  text: string;
+}
 interface Builder {
-  getAllDependencies(file: unknown): string[];
+  getAllDependencies(file: SourceFile): string[];
+  getSourceFile(path: string): SourceFile | undefined;
+  getProgram(): { getTypeChecker(): unknown };
 }
 interface Host {
   afterProgramCreate?: (builder: Builder) => void;
@@ -29,10 +35,14 @@ interface Host {
 type CreateHost = (
   rootFiles: string[],
   options: CompilerOptions,
+  system: unknown,
+  createProgram: unknown,
   ...rest: unknown[]
 ) => Host;
 interface Compiler {
   createWatchCompilerHost: CreateHost;
+  createAbstractBuilder: unknown;
+  preProcessFile(text: string): { importedFiles: { fileName: string }[] };
   ModuleResolutionKind: { Bundler: number };
 }
 
@@ -58,11 +68,20 @@ function cellOptions(ts: Compiler, options: CompilerOptions): CompilerOptions {
  * The cell and the modules that other cells define, without the files on disk they import: those
  * are run by the TypeScript loader and checked by `npm test`, so that a cell need not repeat both.
  */
-function ownFiles(files: string[]): string[] {
-  return files.filter((file) => {
-    const inRoot = dirname(file) === projectRoot.split(sep).join("/");
-    return inRoot && /^\w+\.tsx?$/.test(basename(file));
-  });
+function ownFiles(ts: Compiler, builder: Builder, cell: SourceFile): string[] {
+  const found = new Map([[cell.fileName, cell]]);
+  for (const { text } of found.values()) { // which grows meanwhile
+    for (const { fileName } of ts.preProcessFile(text).importedFiles) {
+      if (!/^\.\/\w+$/.test(fileName)) continue;
+      for (const extension of [".ts", ".tsx"]) {
+        const path = projectRoot.split(sep).join("/") + fileName.slice(1) +
+          extension;
+        const file = builder.getSourceFile(path);
+        if (file !== undefined) found.set(path, file);
+      }
+    }
+  }
+  return [...found.keys()];
 }
 
 /** Replaces tslab's compiler in the module cache; must run before anything loads tslab. */
@@ -74,10 +93,13 @@ function patchCompiler(): void {
   const cached = require.cache[path];
   if (cached === undefined) throw new Error(`Cannot find ${path} once loaded`);
 
-  const createHost: CreateHost = (rootFiles, options, ...rest) => {
+  const createHost: CreateHost = (rootFiles, options, system, _, ...rest) => {
     const host = ts.createWatchCompilerHost(
       rootFiles,
       cellOptions(ts, options),
+      system,
+      // tslab's own choice finds for each cell again what every file of the library imports.
+      ts.createAbstractBuilder,
       ...rest,
     );
     let callback: Host["afterProgramCreate"];
@@ -85,8 +107,8 @@ function patchCompiler(): void {
       get: () => callback,
       set(next: (builder: Builder) => void) {
         callback = (builder) => {
-          const dependencies = builder.getAllDependencies.bind(builder);
-          builder.getAllDependencies = (file) => ownFiles(dependencies(file));
+          builder.getAllDependencies = (file) => ownFiles(ts, builder, file);
+          builder.getProgram().getTypeChecker(); // finds the names that a cell defines
           next(builder);
         };
       },

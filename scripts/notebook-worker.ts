@@ -4,25 +4,20 @@
  */
 import process from "node:process";
 import { format } from "node:util";
+import { DRAWS_FIGURES } from "../lib/core/show.ts";
 import { projectRoot, tslab } from "./kernel.ts";
-import type { CellFailure, Output, ToParent, ToWorker } from "./notebook.ts";
+import type { Conversion, Converted } from "./notebook-compiler.ts";
+import type {
+  CellFailure,
+  CodeCell,
+  Output,
+  ToParent,
+  ToWorker,
+} from "./notebook.ts";
 
-interface Diagnostic {
-  start: { line: number; character: number };
-  messageText: string;
-  code: number;
-  fileName?: string;
-}
-interface Converted {
-  output?: string;
-  diagnostics: Diagnostic[];
-}
 interface Converter {
   convert(previous: string, source: string): Converted;
   close(): void;
-}
-interface ConverterModule {
-  createConverter(options: object): Converter;
 }
 interface Console {
   log(...values: unknown[]): void;
@@ -44,6 +39,16 @@ interface JupyterModule {
 
 function send(message: ToParent): void {
   process.send?.(message);
+}
+
+/** The cell as JavaScript, from the parent's compiler. */
+function convert(conversion: Conversion): Promise<Converted> {
+  send({ type: "convert", ...conversion });
+  return new Promise((resolve) => {
+    process.once("message", (message: ToWorker) => {
+      if (message.type === "converted") resolve(message.converted);
+    });
+  });
 }
 
 /** Letters and digits of a line: what TypeScript and the JavaScript made of it share. */
@@ -96,21 +101,23 @@ function describeError(
   return { name, message, stack: ownFrames, line };
 }
 
-async function run(cells: ToWorker["cells"]): Promise<void> {
+async function run(cells: CodeCell[]): Promise<void> {
   process.chdir(projectRoot);
-  const converter = tslab<ConverterModule>("converter").createConverter({});
   let current = -1;
   let source = "";
+  let previous = "";
   let converted: Converted = { diagnostics: [] };
   let failure: CellFailure | null = null;
   const emit = (output: Output) => send({ type: "output", current, output });
 
-  const recording: Converter = {
-    convert(previous, text) {
-      converted = converter.convert(previous, text);
+  const ready: Converter = {
+    convert(declarations) {
+      if (declarations !== previous) {
+        throw new Error(`Cell ${current + 1} was converted after other cells`);
+      }
       return converted;
     },
-    close: () => converter.close(),
+    close() {},
   };
   const reporting: Console = {
     log: (...values) => console.log(...values),
@@ -130,9 +137,10 @@ async function run(cells: ToWorker["cells"]): Promise<void> {
       }
     },
   };
+  Object.assign(globalThis, { [DRAWS_FIGURES]: true });
   const executor = tslab<ExecutorModule>("executor").createExecutor(
     projectRoot,
-    { node: recording, browser: recording, close() {} },
+    { node: ready, browser: ready, close() {} },
     reporting,
   );
   tslab<JupyterModule>("jupyter").lastWriteDisplayData = ({ data }) =>
@@ -155,7 +163,9 @@ async function run(cells: ToWorker["cells"]): Promise<void> {
     source = cell.source;
     failure = null;
     send({ type: "start", current });
+    converted = await convert({ previous, source });
     const ok = await executor.execute(source);
+    if (ok) previous = converted.declOutput ?? ""; // as the executor does
     // Let what the cell started but did not wait for show its output or its error.
     await new Promise((resolve) => setTimeout(resolve, 5));
     const failed = failure as CellFailure | null;
@@ -177,6 +187,7 @@ async function run(cells: ToWorker["cells"]): Promise<void> {
 }
 
 process.once("message", (message: ToWorker) => {
+  if (message.type !== "run") return;
   run(message.cells).catch((error: Error) => {
     process.send?.(
       {

@@ -3,12 +3,13 @@
  *
  *     node --import tsx scripts/notebook.ts notebooks/rora.ipynb [--profile quick] [--write | --check]
  *
- * One child process per notebook runs the cells with tslab's own converter and executor, so the
- * outputs are those that Jupyter would show. What tslab hides is shown: the number of the cell that
+ * One child process per notebook runs the cells with tslab's own executor, on what tslab's own
+ * converter makes of them in another child; this process draws their figures. Both serve all
+ * notebooks, as they take long to start. The outputs are those that Jupyter would show. What tslab hides is shown: the number of the cell that
  * failed, its line, the error's name, message and stack. A notebook is written back normalised (no
  * counters, no timings, no stray metadata), so that a second execution changes nothing.
  */
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, type ForkOptions } from "node:child_process";
 import {
   readdirSync,
   readFileSync,
@@ -21,8 +22,15 @@ import process from "node:process";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { createRequire } from "node:module";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { type Profile, profiles } from "../lib/core/runs.ts";
+import { type FigureSpec, type Profile, profiles } from "../lib/core/runs.ts";
+import { toSvg } from "../lib/core/svg.ts";
 import { describeError } from "./cli.ts";
+import type {
+  Conversion,
+  Converted,
+  FromCompiler,
+  ToCompiler,
+} from "./notebook-compiler.ts";
 
 const projectRoot = resolve(fileURLToPath(import.meta.url), "../..");
 
@@ -79,12 +87,20 @@ export interface CellFailure {
   line: number;
 }
 
-export interface ToWorker {
-  cells: { index: number; source: string; mayFail: boolean }[];
+export interface CodeCell {
+  /** Place in the notebook, from 0. */
+  index: number;
+  source: string;
+  mayFail: boolean;
 }
+
+export type ToWorker =
+  | { type: "run"; cells: CodeCell[] }
+  | { type: "converted"; converted: Converted };
 
 export type ToParent =
   | { type: "start"; current: number }
+  | { type: "convert" } & Conversion
   | { type: "output"; current: number; output: Output }
   | { type: "failure"; current: number; failure: CellFailure }
   | { type: "broken"; message: string }
@@ -289,6 +305,55 @@ function writeAtomically(path: string, text: string): void {
 
 // Execution
 
+/** Starts a script of this folder with a channel for messages. */
+function start(script: string, options: ForkOptions = {}): ChildProcess {
+  const loader = createRequire(import.meta.url).resolve("tsx");
+  return fork(resolve(projectRoot, "scripts", script), {
+    cwd: projectRoot,
+    execArgv: ["--import", pathToFileURL(loader).href],
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
+    ...options,
+  });
+}
+
+/** The process that converts cells, if one runs, and who waits for it. */
+let compiler: ChildProcess | null = null;
+const waiting = new Map<number, (message: FromCompiler) => void>();
+let conversions = 0;
+
+/** Starts the compiler; it does not keep this process alive, and ends with it. */
+function startCompiler(): ChildProcess {
+  const child = start("notebook-compiler.ts", {
+    stdio: ["ignore", "ignore", "inherit", "ipc"],
+  });
+  child.unref();
+  child.channel?.unref();
+  child.on("message", (message: FromCompiler) => {
+    waiting.get(message.id)?.(message);
+    waiting.delete(message.id);
+  });
+  child.once("close", (code, signal) => {
+    if (compiler === child) compiler = null;
+    const error = `The compiler ended with ${signal ?? `code ${code}`}`;
+    for (const [id, answer] of waiting) answer({ id, error });
+    waiting.clear();
+  });
+  return child;
+}
+
+/** The cell as JavaScript. */
+function convert(conversion: Conversion): Promise<Converted> {
+  compiler ??= startCompiler();
+  const id = conversions++;
+  compiler.send({ id, ...conversion } satisfies ToCompiler);
+  return new Promise((resolve, reject) => {
+    waiting.set(id, (message) => {
+      if ("error" in message) reject(new Error(message.error));
+      else resolve(message.converted);
+    });
+  });
+}
+
 /** Ends a child and the processes it started. */
 function kill(child: ChildProcess): void {
   try {
@@ -308,6 +373,16 @@ function asOutput({ name, message, stack }: CellFailure): Output {
   };
 }
 
+/** Draws the figure that a cell displayed, if it did: see DRAWS_FIGURES. */
+function draw(output: Output): void {
+  if (output.output_type !== "display_data") return;
+  const figure = output.data["image/svg+xml"];
+  if (typeof figure !== "object" || figure === null || Array.isArray(figure)) {
+    return; // no figure, or a picture that the cell drew
+  }
+  output.data["image/svg+xml"] = toSvg(figure as FigureSpec);
+}
+
 /**
  * Executes a notebook in a process of its own and returns it with its new outputs.
  *
@@ -325,7 +400,7 @@ export async function runNotebook(
     onCell = () => {},
   }: NotebookOptions = {},
 ): Promise<NotebookRun> {
-  const start = performance.now();
+  const startMs = performance.now();
   const notebook = readNotebook(path);
   const { cells } = notebook;
   for (const cell of cells) if (cell.cell_type === "code") cell.outputs = [];
@@ -339,13 +414,9 @@ export async function runNotebook(
       mayFail: cell.metadata?.tags?.includes("raises-exception") ?? false,
     }));
 
-  const loader = createRequire(import.meta.url).resolve("tsx");
-  const child = fork(resolve(projectRoot, "scripts/notebook-worker.ts"), {
-    cwd: projectRoot,
+  const child = start("notebook-worker.ts", {
     detached: process.platform !== "win32", // leads a group that can be ended as a whole
     env: { ...process.env, ADIABAT_PROFILE: profile, NO_COLOR: "1" },
-    execArgv: ["--import", pathToFileURL(loader).href],
-    stdio: ["ignore", "pipe", "pipe", "ipc"],
   });
   const endChild = () => kill(child);
   const interrupted = () => {
@@ -368,6 +439,15 @@ export async function runNotebook(
       ? ""
       : join(cells[index].source).split("\n")[why.line - 1] ?? "",
   });
+  const breakDown = (message: string) => {
+    failure ??= locate(current, {
+      name: "Kernel",
+      message,
+      stack: [],
+      line: 0,
+    });
+  };
+  const tell = (message: ToWorker) => child.send(message, () => {}); // it may be gone
   // What is written past tslab: warnings of Node, a crash report.
   let rest = "";
   const keep = (chunk: { toString(): string }) => {
@@ -393,19 +473,37 @@ export async function runNotebook(
         onCell(current + 1, cells.length);
       } else if (message.type === "output") {
         cells[message.current]?.outputs?.push(message.output);
+        try {
+          draw(message.output);
+        } catch (error) {
+          const { name, message: text, stack = "" } = error as Error;
+          const frames = stack.split("\n").filter((line) =>
+            /^\s+at /.test(line)
+          );
+          failure ??= locate(message.current, {
+            name,
+            message: text,
+            stack: frames,
+            line: 0,
+          });
+          endChild();
+        }
       } else if (message.type === "failure") {
         const cell = cells[message.current];
         cell.outputs?.push(asOutput(message.failure));
         if (!cell.metadata?.tags?.includes("raises-exception")) {
           failure = locate(message.current, message.failure);
         }
+      } else if (message.type === "convert") {
+        convert(message).then(
+          (converted) => tell({ type: "converted", converted }),
+          (error: Error) => {
+            breakDown(error.message);
+            endChild();
+          },
+        );
       } else if (message.type === "broken") {
-        failure = locate(current, {
-          name: "Kernel",
-          message: message.message,
-          stack: [],
-          line: 0,
-        });
+        breakDown(message.message);
       } else {
         finished = true;
       }
@@ -433,7 +531,7 @@ export async function runNotebook(
       clearTimeout(timer);
       done();
     });
-    child.send({ cells: code } satisfies ToWorker, () => {});
+    tell({ type: "run", cells: code });
   });
   process.off("exit", endChild);
   process.off("SIGINT", interrupted);
@@ -448,7 +546,7 @@ export async function runNotebook(
     ok,
     notebook: result,
     failure,
-    seconds: (performance.now() - start) / 1000,
+    seconds: (performance.now() - startMs) / 1000,
   };
 }
 

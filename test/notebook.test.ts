@@ -14,6 +14,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import process from "node:process";
 import { fileURLToPath } from "node:url";
+import { PLOTLY_MIME } from "../lib/core/show.ts";
+import { toSvg } from "../lib/core/svg.ts";
 import { jupyterDataDir, kernelSpec, writeKernelSpec } from "../scripts/lab.ts";
 import {
   explainFailure,
@@ -60,6 +62,7 @@ let passing: NotebookRun;
 let failing: NotebookRun;
 let endless: NotebookRun;
 let dying: NotebookRun;
+let drawing: NotebookRun;
 const passingPath = join(folder, "passing.ipynb");
 const failingPath = write("failing", [
   { cell_type: "markdown", metadata: {}, source: "# Title" },
@@ -77,11 +80,22 @@ const failingPath = write("failing", [
   ),
   code('console.log("never");'),
 ]);
+const drawingPath = write("drawing", [
+  code(
+    'import { display } from "./lib/core/show.ts";\n' +
+      "const figure = (trace: Record<string, unknown>) => ({\n" +
+      '  id: "f", title: "Loss", caption: "", layout: {}, data: [trace],\n' +
+      "});\n" +
+      'display(figure({ type: "scatter", x: [1, 2], y: [3, 4] }));',
+  ),
+  code('display(figure({ type: "nonsense" }));'),
+  code("await new Promise((resolve) => setTimeout(resolve, 60_000));"),
+]);
 const failingBytes = readFileSync(failingPath);
 
 test.before(async () => {
   cpSync(new URL("./fixtures/passing.ipynb", import.meta.url), passingPath);
-  [passing, failing, endless, dying] = await Promise.all([
+  [passing, failing, endless, dying, drawing] = await Promise.all([
     runNotebook(passingPath, { profile: "smoke", write: true }),
     runNotebook(failingPath, { write: true }),
     runNotebook(write("endless", [code("const x = 1;"), code("for (;;) {}")]), {
@@ -90,6 +104,7 @@ test.before(async () => {
     runNotebook(
       write("dying", [code('console.error("last words"); process.exit(3);')]),
     ),
+    runNotebook(drawingPath, { timeoutSeconds: 50 }),
   ]);
 });
 
@@ -144,6 +159,34 @@ test("a type error is shown with its place, before anything of the cell runs", (
   assert.match(
     error.evalue,
     /^2:7 Argument of type 'number' is not assignable to parameter of type 'Row\[\]'/,
+  );
+});
+
+test("figures are drawn, in the bytes of the library; one that cannot be drawn fails its cell", () => {
+  const spec = {
+    id: "f",
+    title: "Loss",
+    caption: "",
+    layout: {},
+    data: [{ type: "scatter", x: [1, 2], y: [3, 4] }],
+  };
+  const [first, second] = drawing.notebook.cells;
+  const [figure] = first.outputs as (Output & { data: object })[];
+  assert.equal(
+    { ...figure.data, "image/svg+xml": [] },
+    {
+      [PLOTLY_MIME]: { data: spec.data, layout: spec.layout },
+      "image/svg+xml": [],
+      "text/plain": ["[Figure: Loss]"],
+    },
+  );
+  const svg = (figure.data as Record<string, string[]>)["image/svg+xml"];
+  assert.is(svg.join(""), toSvg(spec));
+  assert.is(second.outputs?.length, 1);
+  assert.is(drawing.failure?.cell, 2);
+  assert.match(
+    drawing.failure?.message ?? "",
+    /^Cannot draw the figure "f": no trace was drawn/,
   );
 });
 

@@ -20,7 +20,8 @@ import { ports } from "../lib/superflow/netlist.ts";
 function run(...args: string[]) {
   return spawnSync(
     process.execPath,
-    ["--import", "tsx", join(projectRoot(), "scripts/superflow.ts"), ...args],
+    // with this process's own options: the loader, and how to compile Yosys
+    [...process.execArgv, join(projectRoot(), "scripts/superflow.ts"), ...args],
     { encoding: "utf8", cwd: projectRoot() },
   );
 }

@@ -42,6 +42,12 @@ export type MimeBundle = Record<string, unknown>;
 /** MIME type of plotly's JSON in JupyterLab, VS Code and nteract. */
 export const PLOTLY_MIME = "application/vnd.plotly.v1+json";
 
+/**
+ * Set on the global object by a front end that draws figures itself: a display then carries the figure
+ * where its SVG would be. What executes many notebooks has one window draw for all of them.
+ */
+export const DRAWS_FIGURES: unique symbol = Symbol.for("adiabat.draws-figures");
+
 /** Markdown as something `display` shows. */
 export function markdown(text: string): Markdown {
   return { markdown: text };
@@ -91,9 +97,10 @@ export function mimeBundle(thing: Displayable): MimeBundle {
   if (isFigure(thing)) {
     const { title, caption, data, layout } = thing;
     const text = `[Figure: ${title}]${caption === "" ? "" : ` ${caption}`}`;
+    const drawnLater = DRAWS_FIGURES in globalThis;
     return {
       [PLOTLY_MIME]: { data, layout },
-      "image/svg+xml": toSvg(thing),
+      "image/svg+xml": drawnLater ? thing : toSvg(thing),
       "text/plain": text,
     };
   }
