@@ -302,11 +302,13 @@ export function measure(
   const released = ["both-released", "base-released"]
     .map((name) => find(`${width}/${name}`));
   if (released[0] && released[1] && "edgeqat-losses" in measured) {
-    const { value, low, high } = lossGap(released[0], released[1]);
+    const { value, low, high, n } = lossGap(released[0], released[1]);
     measured["edgeqat-losses"].note +=
       `; with the divergence as released, which counts ${config.training.length} times as much beside them, ${
         value.toFixed(3)
-      } [${low.toFixed(3)}, ${high.toFixed(3)}]`;
+      } [${low.toFixed(3)}, ${high.toFixed(3)}], ${n} seed${
+        n === 1 ? "" : "s"
+      }`;
   }
   compare(
     "edgeqat-losses-order",
