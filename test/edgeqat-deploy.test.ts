@@ -270,6 +270,43 @@ for (
   });
 }
 
+test("steps of attention: more tokens than a block of queries, in parts, with mixed bits and an 8-bit cache", () => {
+  const T = 50;
+  const shape = { ...config, maxPositions: 64 };
+  const ids = [...randomInts(key(11), T, 0, 32)];
+  for (const bits of [8, { importantRatio: 0.5 }]) {
+    const student = createStudent(
+      initLlama(shape, key(7)),
+      shape,
+      { method: methodOf("edgeqat"), weightBits: 8, activationBits: bits },
+      [idsOf(1, 8)],
+    );
+    const { params } = student;
+    const options = engineOptions(student);
+    const expected = logitsOf(student, ids, reference(student));
+    const whole = createEngine(params, shape, options);
+    const got = whole.prefill(ids, { positions: "all" });
+    const far = got.map((x, i) => Math.abs(x - expected[i]))
+      .reduce((count, d) => count + Number(d > 1e-4), 0);
+    // Behind a rounding that the last bit of a sum decides, a position differs.
+    assert.ok(far < 0.1 * got.length, `${far} of ${got.length}`);
+    if (typeof bits === "object") continue; // ranked among what is read together
+    const parts = createEngine(params, shape, options);
+    parts.prefill(ids.slice(0, 20));
+    for (const id of ids.slice(20, 24)) parts.decode(id);
+    const last = parts.prefill(ids.slice(24));
+    assert.ok(mean(last, got.slice(-32)) < 1e-4);
+    // The 8-bit cache rounds once more: near, and not the same.
+    const short = createEngine(params, shape, {
+      ...options,
+      cache: { bits: 8 },
+    });
+    const near = mean(short.prefill(ids, { positions: "all" }), got);
+    const effect = mean(got, logitsOf(student, ids, {}));
+    assert.ok(near > 0 && near < effect, `${near}, effect ${effect}`);
+  }
+});
+
 test("steps of attention: what is refused, and how many tokens are read at once does not matter", () => {
   const { student, windows: [window] } = committed(4, 4);
   const { params, config } = student;
@@ -318,6 +355,11 @@ test("students without learned steps or with floats are refused by site", () => 
   assert.throws(
     () => engineOptions(of("rtn", 4, 8)),
     /layers\.0\.self_attn\.input must have a learned step of 8 bits.*: none/,
+  );
+  const byLogits = trained("lsq", 4, { importantRatio: 0.5, score: "logits" });
+  assert.throws(
+    () => engineOptions(byLogits),
+    /ranked by the score softmax.*: logits/,
   );
   assert.throws(() => engineOptions(of("lsq", 16, 8)), /2 to 8 bits: 16 and 8/);
   assert.throws(() => engineOptions(of("lsq", 8, 32)), /2 to 8 bits: 8 and 32/);

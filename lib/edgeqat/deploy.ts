@@ -9,7 +9,8 @@
  * - a zero point of a layer's input beyond the codes is the nearest code;
  * - with `cache: { bits: 8 }` keys and values are rounded once more, to a scale of their token and head.
  *
- * Scope: methods that learn a step for weights and activations, "lsq" and "edgeqat".
+ * Scope: methods that learn a step for weights and activations, "lsq", "edgeqat" and "edgeqat-calibrated"; tokens that
+ * are ranked by softmax.
  */
 import type {
   EngineOptions,
@@ -109,13 +110,19 @@ function stepsAt(student: Student, bits: number): Record<string, EngineStep> {
 /**
  * Options with which `createEngine(student.params, student.config, ...)` runs a trained student on integers.
  *
- * @throws {RangeError} if weights or activations have more than 8 bits, or the method has no learned steps
+ * @throws {RangeError} if weights or activations have more than 8 bits, the method has no learned steps, or tokens are
+ * ranked by another score than softmax
  */
 export function engineOptions(student: Student): EngineOptions {
   const { weightBits, activationBits } = student.options;
   const mixed = typeof activationBits === "number"
     ? null
     : resolveTokenBits(activationBits);
+  if (mixed !== null && mixed.score !== "softmax") {
+    throw new RangeError(
+      `Cannot run the student on integers as its tokens must be ranked by the score softmax, which the engine computes: ${mixed.score}`,
+    );
+  }
   const low = mixed?.low ?? activationBits as number;
   for (const bits of [weightBits, low]) {
     if (bits <= 8) continue;

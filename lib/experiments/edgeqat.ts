@@ -220,7 +220,7 @@ export interface Config {
   extraSeeds: number;
 }
 
-/** Variants at the headline width that no claim compares: our own forms of a method, and the released losses. */
+/** Variants at the headline width that no verdict rests on: our own forms of a method, and the released losses. */
 const BESIDE: VariantName[] = [
   "lsq",
   "nipq-calibrated",
