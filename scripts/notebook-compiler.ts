@@ -42,11 +42,14 @@ interface ConverterModule {
 process.chdir(projectRoot);
 const converter = tslab<ConverterModule>("converter").createConverter({});
 process.on("message", ({ id, previous, source }: ToCompiler) => {
-  const answer = (message: FromCompiler) => process.send?.(message);
+  const answer = (message: FromCompiler, then = () => {}) =>
+    process.send?.(message, then);
   try {
     answer({ id, converted: converter.convert(previous, source) });
   } catch (error) {
-    answer({ id, error: (error as Error).stack ?? String(error) });
+    // What tslab keeps may be half done: the next cell gets a new compiler.
+    const message = (error as Error).stack ?? String(error);
+    answer({ id, error: message }, () => process.exit(1));
   }
 });
 // tslab watches the files it has read, which would keep the process alive.

@@ -106,6 +106,7 @@ async function run(cells: CodeCell[]): Promise<void> {
   let current = -1;
   let source = "";
   let previous = "";
+  let wasRead = false; // a cell for the browser is not
   let converted: Converted = { diagnostics: [] };
   let failure: CellFailure | null = null;
   const emit = (output: Output) => send({ type: "output", current, output });
@@ -115,6 +116,7 @@ async function run(cells: CodeCell[]): Promise<void> {
       if (declarations !== previous) {
         throw new Error(`Cell ${current + 1} was converted after other cells`);
       }
+      wasRead = true;
       return converted;
     },
     close() {},
@@ -163,9 +165,10 @@ async function run(cells: CodeCell[]): Promise<void> {
     source = cell.source;
     failure = null;
     send({ type: "start", current });
+    wasRead = false;
     converted = await convert({ previous, source });
     const ok = await executor.execute(source);
-    if (ok) previous = converted.declOutput ?? ""; // as the executor does
+    if (ok && wasRead) previous = converted.declOutput ?? ""; // as the executor does
     // Let what the cell started but did not wait for show its output or its error.
     await new Promise((resolve) => setTimeout(resolve, 5));
     const failed = failure as CellFailure | null;

@@ -5,9 +5,10 @@
  *
  * One child process per notebook runs the cells with tslab's own executor, on what tslab's own
  * converter makes of them in another child; this process draws their figures. Both serve all
- * notebooks, as they take long to start. The outputs are those that Jupyter would show. What tslab hides is shown: the number of the cell that
- * failed, its line, the error's name, message and stack. A notebook is written back normalised (no
- * counters, no timings, no stray metadata), so that a second execution changes nothing.
+ * notebooks, as they take long to start. The outputs are those that Jupyter would show; but an error in drawing a
+ * figure fails its cell from outside, where the cell cannot catch it. What tslab hides is shown: the number of the cell
+ * that failed, its line, the error's name, message and stack. A notebook is written back normalised (no counters, no
+ * timings, no stray metadata), so that a second execution changes nothing.
  */
 import { type ChildProcess, fork, type ForkOptions } from "node:child_process";
 import {
@@ -332,11 +333,17 @@ function startCompiler(): ChildProcess {
     waiting.get(message.id)?.(message);
     waiting.delete(message.id);
   });
-  child.once("close", (code, signal) => {
-    if (compiler === child) compiler = null;
-    const error = `The compiler ended with ${signal ?? `code ${code}`}`;
+  const end = (error: string) => {
+    if (compiler !== child) return;
+    compiler = null;
     for (const [id, answer] of waiting) answer({ id, error });
     waiting.clear();
+  };
+  child.once("close", (code, signal) => {
+    end(`The compiler ended with ${signal ?? `code ${code}`}`);
+  });
+  child.on("error", ({ message }) => {
+    end(`Cannot run the compiler: ${message}`);
   });
   return child;
 }
@@ -345,7 +352,7 @@ function startCompiler(): ChildProcess {
 function convert(conversion: Conversion): Promise<Converted> {
   compiler ??= startCompiler();
   const id = conversions++;
-  compiler.send({ id, ...conversion } satisfies ToCompiler);
+  compiler.send({ id, ...conversion } satisfies ToCompiler, () => {}); // "close" tells if it is gone
   return new Promise((resolve, reject) => {
     waiting.set(id, (message) => {
       if ("error" in message) reject(new Error(message.error));
@@ -439,6 +446,14 @@ export async function runNotebook(
       ? ""
       : join(cells[index].source).split("\n")[why.line - 1] ?? "",
   });
+  /** A cell failed: its output says so, and the notebook has failed unless the cell may. */
+  const fail = (index: number, why: CellFailure) => {
+    const cell = cells[index];
+    cell.outputs?.push(asOutput(why));
+    if (!cell.metadata?.tags?.includes("raises-exception")) {
+      failure ??= locate(index, why);
+    }
+  };
   const breakDown = (message: string) => {
     failure ??= locate(current, {
       name: "Kernel",
@@ -472,28 +487,24 @@ export async function runNotebook(
         current = message.current;
         onCell(current + 1, cells.length);
       } else if (message.type === "output") {
-        cells[message.current]?.outputs?.push(message.output);
         try {
           draw(message.output);
+          cells[message.current]?.outputs?.push(message.output);
         } catch (error) {
           const { name, message: text, stack = "" } = error as Error;
           const frames = stack.split("\n").filter((line) =>
             /^\s+at /.test(line)
           );
-          failure ??= locate(message.current, {
+          fail(message.current, {
             name,
             message: text,
             stack: frames,
             line: 0,
           });
-          endChild();
+          if (failure !== null) endChild();
         }
       } else if (message.type === "failure") {
-        const cell = cells[message.current];
-        cell.outputs?.push(asOutput(message.failure));
-        if (!cell.metadata?.tags?.includes("raises-exception")) {
-          failure = locate(message.current, message.failure);
-        }
+        fail(message.current, message.failure);
       } else if (message.type === "convert") {
         convert(message).then(
           (converted) => tell({ type: "converted", converted }),
