@@ -215,7 +215,7 @@ test("sentences are drawn whole, and phenomena have equal weight", () => {
   const single = bootstrapSentences(twice, twice.map((_, i) => i), one);
   const width = ({ low, high }: { low: number; high: number }) => high - low;
   assert.ok(Math.abs(width(pairs) / width(single) / Math.SQRT2 - 1) < 0.15);
-  // The data arm numbers them.
+  // The arm of pairs numbers them.
   const data = arm("pairs", { variant: "float", accuracy: [0], loss: [0] });
   const series = (mean: number[]) => ({ n: 1, mean, sd: mean });
   data.series = {

@@ -120,7 +120,7 @@ export function bootstrapSentences(
   return { value: over(() => 1), low: at(0.025), high: at(0.975), n: count };
 }
 
-/** Over which pairs are asked; records from before sentences were numbered take each pair by itself. */
+/** Over which pairs are asked; a record without an arm that numbers their sentences takes each pair by itself. */
 function overPairs(differences: number[], pairs?: ArmSummary): Estimate {
   const { pairSentence, pairPhenomenon } = pairs?.series ?? {};
   return pairSentence?.mean.length === differences.length
@@ -376,20 +376,18 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
     id: "edgeqat-arms",
     title: "All arms",
     caption:
-      `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model, but for float/trained, which learns from the text alone; one scale per matrix throughout, for RTN and LLM-QAT that of the range of the whole sequence, which looks ahead. The steps of quantizers learn at the same rate too, as released, or at a tenth of it where that is said. Mean ± half of the 95 % interval over seeds (${
-        config.seeds + config.extraSeeds
-      } at ${
-        headline(config).toUpperCase()
-      } where claims are about few points, ${config.seeds} elsewhere at that width and for other arms that claims compare, ${config.otherSeeds} for the rest). Bits per activation: mean over the sites, softmax apart, which has 8. Size: matrices of the blocks in the bits of the weights, all else 16 bits, counted.`,
+      `Quality on held-out text. Every trained arm has the same start, batches, steps (${config.training.steps}) and learning rate, and learns from the float model, but for float/trained, which learns from the text alone; one scale per matrix throughout, for RTN and LLM-QAT that of the range of the whole sequence, which looks ahead. The steps of quantizers learn at the same rate too, as released, or at a tenth of it where that is said. Mean ± half of the 95 % interval over seeds, where there are several. Bits per activation: mean over the sites, softmax apart, which has 8. Size: matrices of the blocks in the bits of the weights, all else 16 bits, counted.`,
     columns: [
       "arm",
       "variant",
+      "seeds",
       ...COLUMNS.map(([title]) => title),
       "training (CPU s)",
     ],
     rows: runs.map((arm) => [
       arm.id,
       labelOf(arm),
+      arm.seeds.length,
       ...COLUMNS.map(([, name]) =>
         name === "sizeMB"
           ? Number((arm.metrics.sizeBytes.mean / 1e6).toPrecision(4))
@@ -475,7 +473,7 @@ export function tables(arms: ArmSummary[], config: Config): ResultTable[] {
       id: "edgeqat-speed",
       mixes: isMix,
       caption:
-        `CPU time on the machine of this run, one core, WebAssembly: reading ${config.speed.tokens} tokens, and writing one. Learned steps, one a matrix; quantising the inputs and, in mixes, choosing and gathering tokens are counted; w4mix0.25 gives 8 bits to a quarter of the tokens. A token that is written is alone in its pass, with no others to be ranked among, so that the mixes have no time of writing. Norms, head and the products of attention are float32 in all, queries, keys, values and softmax rounded to their steps; the input of o_proj, for which nothing is learned, has 8 bits and for each token a step of its own. 4-bit codes lie in bytes, which is faster here and saves nothing. A native float library is faster than all of them (see the benchmark).`,
+        `CPU time on the machine of this run, one core, WebAssembly: reading ${config.speed.tokens} tokens, and writing one. Learned steps, one a matrix; quantising the inputs and, in mixes, choosing and gathering tokens are counted; w4mix0.25 gives 8 bits to a quarter of the tokens. A token that is written is alone in its pass, with no others to be ranked among, so that the mixes have no time of writing; a mix computes the scores of attention twice, as its values are rounded by what they say. Norms, head and the products of attention are float32 in all, queries, keys, values and softmax rounded to their steps; the input of o_proj, for which nothing is learned, has 8 bits and for each token a step of its own. 4-bit codes lie in bytes, which is faster here and saves nothing. A native float library is faster than all of them (see the benchmark).`,
     }));
   }
   return result;
@@ -519,9 +517,7 @@ export function figures(arms: ArmSummary[], config: Config): FigureSpec[] {
         id: "edgeqat-ablation",
         title: `Minimal pairs at ${width.toUpperCase()}`,
         caption:
-          `Mean over phenomena of the pairs that are judged right; chance is 50 %. 95 % intervals over ${config.seeds} seeds or, where arms differ by little, ${
-            config.seeds + config.extraSeeds
-          }.`,
+          "Mean over phenomena of the pairs that are judged right; chance is 50 %. 95 % intervals over seeds; an arm without one is trained with one seed, or not at all.",
         x: "variant",
         y: "accuracy",
         yAxis: { title: "minimal pairs right", unit: "%" },

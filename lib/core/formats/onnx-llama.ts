@@ -13,10 +13,12 @@
  * What becomes of a linear layer y = x W^T is the argument `weights`:
  *
  *   float32        MatMul with W^T
- *   qdq-int8       MatMul with DequantizeLinear(int8 codes); the input passes through QuantizeLinear and
+ *   qdq-int8       MatMul with DequantizeLinear(uint8 codes); the input passes through QuantizeLinear and
  *                  DequantizeLinear where `activations` has a range for it
- *   matmulinteger  DynamicQuantizeLinear of x, MatMulInteger of uint8 and int8 codes, both scales after
+ *   matmulinteger  DynamicQuantizeLinear of x, MatMulInteger of uint8 codes, both scales after
  *   matmulnbits    MatMulNBits: 4-bit codes and a scale per group along the input
+ *
+ * Codes are around a zero point for each row, or group of it: the middle of all codes unless others are given.
  *
  * Embedding, norms and (unless asked) the head stay in float32, as in the papers on quantisation.
  *
