@@ -75,6 +75,21 @@ function combined(overSeeds: Estimate, overQuestions?: Estimate): Estimate {
 /** Resamples of the sentences. */
 const RESAMPLES = 2000;
 
+/** The last resamples: all claims of a record ask for those of one number of sentences. */
+let resampled = { count: 0, times: new Uint16Array(0) };
+
+/** How often each resample draws each of `count` sentences: [RESAMPLES, count]. */
+function resamples(count: number): Uint16Array {
+  if (count === resampled.count) return resampled.times;
+  const draws = randomInts(key(0), RESAMPLES * count, 0, count);
+  const times = new Uint16Array(RESAMPLES * count);
+  for (let r = 0; r < RESAMPLES; r++) {
+    for (let i = 0; i < count; i++) times[r * count + draws[r * count + i]]++;
+  }
+  resampled = { count, times };
+  return times;
+}
+
 /**
  * 95 % percentile bootstrap of a mean over phenomena: sentences are drawn with replacement, and all pairs of one
  * come together.
@@ -109,13 +124,11 @@ export function bootstrapSentences(
     }
     return sum / seen;
   };
-  const draws = randomInts(key(0), RESAMPLES * count, 0, count);
-  const times = new Uint16Array(count);
-  const means = Float64Array.from({ length: RESAMPLES }, (_, r) => {
-    times.fill(0);
-    for (let i = 0; i < count; i++) times[draws[r * count + i]]++;
-    return over((sentence) => times[sentence]);
-  }).sort();
+  const times = resamples(count);
+  const means = Float64Array.from(
+    { length: RESAMPLES },
+    (_, r) => over((sentence) => times[r * count + sentence]),
+  ).sort();
   const at = (part: number) => means[Math.round(part * (RESAMPLES - 1))];
   return { value: over(() => 1), low: at(0.025), high: at(0.975), n: count };
 }
