@@ -107,14 +107,15 @@ export function bootstrapSentences(
   const kinds = Math.max(...phenomena) + 1;
   const sums = new Float64Array(kinds);
   const sizes = new Float64Array(kinds);
-  const over = (timesDrawn: (sentence: number) => number) => {
+  /** Mean over phenomena with sentence i counted times[from + i] times. */
+  const over = (times: Uint16Array, from: number) => {
     sums.fill(0);
     sizes.fill(0);
-    values.forEach((value, i) => {
-      const times = timesDrawn(sentences[i]);
-      sums[phenomena[i]] += times * value;
-      sizes[phenomena[i]] += times;
-    });
+    for (let i = 0; i < values.length; i++) {
+      const drawn = times[from + sentences[i]];
+      sums[phenomena[i]] += drawn * values[i];
+      sizes[phenomena[i]] += drawn;
+    }
     let sum = 0;
     let seen = 0;
     for (let k = 0; k < kinds; k++) {
@@ -127,10 +128,11 @@ export function bootstrapSentences(
   const times = resamples(count);
   const means = Float64Array.from(
     { length: RESAMPLES },
-    (_, r) => over((sentence) => times[r * count + sentence]),
+    (_, r) => over(times, r * count),
   ).sort();
   const at = (part: number) => means[Math.round(part * (RESAMPLES - 1))];
-  return { value: over(() => 1), low: at(0.025), high: at(0.975), n: count };
+  const once = new Uint16Array(count).fill(1);
+  return { value: over(once, 0), low: at(0.025), high: at(0.975), n: count };
 }
 
 /** Over which pairs are asked; a record without an arm that numbers their sentences takes each pair by itself. */
@@ -637,7 +639,11 @@ function insideFigures(runs: ArmSummary[], width: string): FigureSpec[] {
         id: `edgeqat-map-${arm.id.replace(/\W/g, "-")}`,
         title: `Attention map: ${labelOf(arm)} (${arm.id})`,
         caption:
-          `Last layer, mean over heads, the first ${MAP_TOKENS} tokens of a held-out window; mean of ${arm.seeds.length} seeds.`,
+          `Last layer, mean over heads, the first ${MAP_TOKENS} tokens of a held-out window; ${
+            arm.seeds.length === 1
+              ? "one seed"
+              : `mean of ${arm.seeds.length} seeds`
+          }.`,
         x: "key",
         y: "query",
         value: "value",
