@@ -24,7 +24,7 @@ import {
   type QuantizedMatrix,
   roundToNearest,
 } from "../lib/core/formats/onnx-llama.ts";
-import { forward, nestParams } from "../lib/core/llama.ts";
+import { forward, initLlama, nestParams } from "../lib/core/llama.ts";
 import { fold, key, randomInts } from "../lib/core/rng.ts";
 import { flatten, ready, type Tensor, tf } from "../lib/core/tensor.ts";
 import { evaluateOnnx, type Value } from "./onnx-evaluate.ts";
@@ -700,6 +700,45 @@ test("zero points of rows and groups are those of the matrix", () => {
     );
     assert.ok(largestDifference(logits, symmetric) > 0.1, weights);
   }
+});
+
+test("rows of three groups: zero points begin at whole bytes", () => {
+  const config = {
+    vocabSize: 260,
+    hiddenSize: 48,
+    intermediateSize: 40,
+    numLayers: 1,
+    numHeads: 2,
+    numKvHeads: 2,
+    maxPositions: 8,
+  };
+  const params = initLlama(config, key(3));
+  const quantize = fromZero(4, 16);
+  const { graph } = readOnnx(writeOnnx(exportOnnx(params, config, {
+    weights: "matmulnbits",
+    groupSize: 16,
+    quantize,
+  })));
+  const { logits } = evaluateOnnx(graph, {
+    input_ids: { shape: [2, 6], data: IDS.flat() },
+  });
+  const named = Object.fromEntries(
+    Object.entries(flatten(params)).map(([name, tensor]) => {
+      if (!/_proj\.weight$/.test(name)) return [name, tensor];
+      const shape = tensor.shape as [number, number];
+      const values = tensor.dataSync() as Float32Array;
+      return [
+        name,
+        tf.tensor(dequantize(quantize(values, shape), shape), shape),
+      ];
+    }),
+  );
+  const expected = forward(
+    nestParams(named),
+    config,
+    tf.tensor2d(IDS, [2, 6], "int32"),
+  );
+  closeTo(logits.data, Array.from(expected.dataSync()), LOGIT_TOLERANCE);
 });
 
 test("codes may come from elsewhere, and are checked", () => {
